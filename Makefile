@@ -1,0 +1,63 @@
+# `make run` and `make test` need nothing but Python 3.11+, Node 18+ with npm, and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+# A checkout that is installed as an editable package: no dependency is resolved again, the pins decide.
+INSTALL_SELF := $(PIP) --no-deps --no-build-isolation --editable .
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
+  --custom-compile-command "make lock"
+CLIENT := static-demo/vendor/socket.io.esm.min.js
+
+.PHONY: run install install-dev check format test lock clean help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+run: install ## set everything up, then serve on http://localhost:8080
+	@exec $(BIN)/ditochat
+
+install: $(VENV)/.runtime $(CLIENT) ## .venv/bin/ditochat and the JavaScript client
+install-dev: $(VENV)/.dev $(CLIENT) ## the same, and what tests and checks need
+
+check: install-dev ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install-dev ## write the format, mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: install-dev ## all tests; PYTEST_ARGS="-k name" for some
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lock: ## pin the newest allowed versions, with hashes
+	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
+
+clean: ## remove what make made; the messages in data/ stay
+	rm -rf .venv* node_modules static-demo/vendor dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find server tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(BIN)/python requirements/runtime.txt requirements/build.txt pyproject.toml
+	$(PIP) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(INSTALL_SELF)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(CLIENT): node_modules/.package-lock.json
+	@mkdir -p $(@D)
+	cp node_modules/socket.io-client/dist/socket.io.min.js node_modules/socket.io-client/dist/socket.io.esm.min.js $(@D)/
+	@touch $@
