@@ -1,0 +1,1 @@
+"""The log in Redis: appending to it, reading it, following it."""
