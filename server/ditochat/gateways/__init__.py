@@ -1,0 +1,1 @@
+"""The protocols that clients speak; each translates its own to *publish* and *join*."""

@@ -1,0 +1,137 @@
+"""Other processes' emits: python-socketio's Redis manager, on the log's own subscription.
+
+The manager opens no connection to listen: the follower hands it what comes over the channel and is not the
+log's, so it is subscribed exactly as long as the follower is.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Final, Protocol
+
+import socketio
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ditochat.fanout import Member, Room
+from ditochat.log.envelope import ROOM
+from ditochat.log.keys import CHANNEL
+from ditochat.metrics import Metrics
+
+__all__ = ["ChatManager", "Recipients"]
+
+logger = logging.getLogger(__name__)
+
+RESERVED_EVENTS: Final = frozenset({"message", "session", "reset"})
+# Of other processes' emits, which promise no delivery: enough for any burst, and no leak.
+MAX_WAITING: Final = 10_000
+
+
+class Recipients(Protocol):
+    """The server that the manager belongs to: it knows its Socket.IO clients."""
+
+    def by_sid(self, sid: str) -> Member | None:
+        """Return the one with this Socket.IO session id."""
+
+
+class _LocalEmits(socketio.AsyncManager):  # type: ignore[misc]  # python-socketio has no type information
+    """Delivers an emit to the clients of this instance: through the room, in order with the messages.
+
+    Stands behind ``AsyncPubSubManager`` in the method resolution order, where that class expects to find
+    ``AsyncManager.emit``.
+    """
+
+    room: Room
+    server: Recipients
+    metrics: Metrics
+
+    async def emit(  # noqa: PLR0917  # python-socketio's own signature
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: str | list[str] | None = None,
+        skip_sid: str | list[str] | None = None,
+        callback: Callable[..., Any] | None = None,
+        to: str | list[str] | None = None,
+        **_kwargs: Any,
+    ) -> None:
+        """Send an event to the clients of a room, in the namespace ``/``."""
+        if event in RESERVED_EVENTS:
+            logger.warning(
+                "dropped an emit of %r by another process: the event is the log's own; "
+                "POST /messages publishes", event,
+            )  # fmt: skip
+            self.metrics.foreign_emits.labels("refused").inc()
+            return
+        if namespace not in (None, "/"):
+            return
+        args = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+        skip = {skip_sid} if isinstance(skip_sid, str) else set(skip_sid or ())
+        members = list(self._addressed(to or room, skip))
+        if callback is None:
+            self.room.emit([member for _, member in members], event, args)
+        else:
+            for sid, member in members:
+                ack_id = self._generate_ack_id(sid, callback)
+                self.room.emit([member], event, args, ack_id=ack_id)
+        self.metrics.foreign_emits.labels("delivered").inc()
+
+    def _addressed(self, room: str | list[str] | None, skip: set[str]) -> Iterable[tuple[str, Member]]:
+        rooms = [room] if isinstance(room, str) or room is None else room
+        if None in rooms or ROOM in rooms:  # every client is in the room `chat`
+            sids = [sid for sid, _ in self.get_participants("/", None)]
+        else:
+            sids = [sid for sid, _ in self.get_participants("/", rooms)]
+        for sid in sids:
+            member = self.server.by_sid(sid)
+            if sid not in skip and member is not None:
+                yield sid, member
+
+
+class ChatManager(socketio.AsyncRedisManager, _LocalEmits):  # type: ignore[misc]
+    """An ``AsyncRedisManager`` that shares the follower's subscription and cannot go deaf by itself."""
+
+    name = "ditochat"
+
+    def __init__(self, redis: Redis, room: Room, metrics: Metrics) -> None:
+        super().__init__("redis://", channel=CHANNEL, logger=logger)
+        self.room = room
+        self.metrics = metrics
+        self._client = redis
+        self._inbox: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
+
+    def receive(self, payload: bytes) -> None:
+        """Take what came over the channel and is not the log's."""
+        try:
+            self._inbox.put_nowait(payload)
+        except asyncio.QueueFull:
+            logger.warning("dropped an emit of another process: %d are waiting already", MAX_WAITING)
+            self.metrics.foreign_emits.labels("dropped").inc()
+
+    def initialize(self) -> None:
+        """Do nothing: python-socketio would begin to listen here, at the first client; see :meth:`run`."""
+
+    async def run(self) -> None:
+        """Deliver what :meth:`receive` took, until cancelled."""
+        await self._thread()
+
+    async def _listen(self) -> AsyncIterator[dict[str, Any]]:
+        while True:
+            payload = await self._inbox.get()
+            try:
+                message = json.loads(payload)
+            except (ValueError, RecursionError) as error:
+                logger.warning("dropped from the channel: not JSON: %s", error)
+                continue
+            if isinstance(message, dict) and "method" in message:
+                yield message
+            else:
+                logger.warning("dropped from the channel: expected a JSON object with a method")
+
+    async def _publish(self, data: dict[str, Any]) -> None:
+        try:
+            await self._client.publish(self.channel, json.dumps(data))
+        except (RedisError, OSError):
+            logger.exception("lost a %r for other instances", data.get("method"))
