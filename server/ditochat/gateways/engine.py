@@ -22,10 +22,11 @@ _PACKET_TYPES: Final = frozenset("0123456")
 
 
 class Outgoing(Packet):  # type: ignore[misc]  # python-engineio has no type information
-    """A message packet that many clients share; ``size`` is in bytes (in characters, for text)."""
+    """A message packet that many clients share; ``size`` is what it takes up, in bytes."""
 
-    def __init__(self, data: str | bytes) -> None:
+    def __init__(self, data: str | bytes, size: int | None = None) -> None:
         super().__init__(MESSAGE, data)
+        self.size = len(data) if size is None else size
 
     def encode(self, b64: bool = False) -> str | bytes:
         """Encode for one transport; the base class would remember binary data in the first one's form."""
@@ -53,7 +54,10 @@ class _SendQueue(asyncio.Queue[Packet | None]):
 
 
 def _size(packet: Packet | None) -> int:
-    return 0 if packet is None or packet.data is None else len(packet.data)
+    if packet is None or not isinstance(packet.data, (str, bytes)):
+        return 0  # python-engineio's own handshake and pings
+    size: int = packet.size if isinstance(packet, Outgoing) else len(packet.data)
+    return size
 
 
 class _WebSocket(driver.WebSocket):  # type: ignore[misc]

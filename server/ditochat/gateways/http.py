@@ -57,7 +57,7 @@ class HttpGateway:
             web.get("/readyz", self.get_readiness),
             web.get("/metrics", self.get_metrics),
             web.get("/", self.get_page),
-            web.get("/{name:.+}", self.get_page),
+            web.route("*", "/{name:.+}", self.get_page),
         ]
 
     async def get_messages(self, request: web.Request) -> web.Response:
@@ -119,7 +119,8 @@ class HttpGateway:
         """Serve the demo page and what belongs to it."""
         name = request.match_info.get("name", "index.html")
         path = (self._demo / name).resolve()
-        if not path.is_relative_to(self._demo) or not path.is_file():
+        safe = request.method in ("GET", "HEAD") and path.is_relative_to(self._demo)
+        if not safe or not path.is_file():
             raise NotFound(request.path[:200])
         return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
 

@@ -48,7 +48,8 @@ class _Encoding:
 
     def message(self, message: StoredMessage, epoch: str) -> Outgoing:
         end = f',"{epoch}:{message.id}"]' if self._recovery else "]"
-        return Outgoing(f'2["message",{message.text.decode()}{end}')
+        begin = '2["message",'
+        return Outgoing(f"{begin}{message.text.decode()}{end}", len(begin) + len(message.text) + len(end))
 
     def reset(self, reset: Reset) -> Sequence[Outgoing]:
         return self.event("reset", [reset.as_json()], f"{reset.epoch}:{reset.last_id}", None)

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from ditochat.errors import TooLarge, Unavailable
 from ditochat.log import envelope
-from ditochat.log.connections import Connections
+from ditochat.log.connections import Connections, raise_if_cancelled
 from ditochat.log.follower import Follower
 from ditochat.log.keys import CHANNEL, LOG_KEYS, nonce_key
 from ditochat.log.scripts import APPEND
@@ -106,6 +106,7 @@ class Appender:
     async def run(self) -> None:
         """Send what arrives, until cancelled."""
         while True:
+            raise_if_cancelled()
             await self._arrived.wait()
             batch = self._take()
             if batch:

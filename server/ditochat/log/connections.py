@@ -3,6 +3,7 @@
 Each user has its own, so that none can starve another: the subscription, the appends, and the reads.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -12,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-__all__ = ["Connections", "connect"]
+__all__ = ["Connections", "connect", "raise_if_cancelled"]
 
 # A publish has 2 s (SPEC, G6): one answer that never comes must leave time for another try.
 COMMAND_TIMEOUT_SECONDS: Final = 0.8
@@ -44,6 +45,17 @@ def connect(url: str) -> Connections:
     return Connections(
         appends=_client(url, "append"), reads=_client(url, "read"), subscription=_client(url, "follow")
     )
+
+
+def raise_if_cancelled() -> None:
+    """End a loop around Redis commands whose cancellation was swallowed.
+
+    redis-py sends through ``asyncio.wait_for``, which before Python 3.12 drops a cancellation that arrives
+    together with the result (python/cpython issue 81839).
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _client(url: str, use: str) -> Redis:

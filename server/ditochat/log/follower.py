@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from ditochat.log.adoption import adopt
-from ditochat.log.connections import Connections
+from ditochat.log.connections import Connections, raise_if_cancelled
 from ditochat.log.envelope import open_envelope
 from ditochat.log.keys import CHANNEL, EPOCH_KEY, ID_KEY, LIST_KEY, LOG_KEYS
 from ditochat.log.scripts import OPEN, READ
@@ -74,7 +74,9 @@ class Follower:
         self._next_reading: asyncio.Task[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._subscription: AbstractConnection | None = None
+        self._followed = False
         self._lost_since: float | None = time.monotonic()
+        self._loss_reported = False
 
     @property
     def trouble(self) -> str | None:
@@ -87,9 +89,13 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled, whatever becomes of Redis."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._subscribe_forever())
-            tasks.create_task(self._check_tail_forever())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._subscribe_forever())
+                tasks.create_task(self._check_tail_forever())
+        finally:
+            if self._next_reading is not None:
+                self._next_reading.cancel()
 
     async def wait_for(self, arrived: Callable[[], bool], seconds: float) -> bool:
         """Wait until ``arrived()`` holds of the timeline; ``False`` when the time is up."""
@@ -242,13 +248,14 @@ class Follower:
     async def _subscribe_forever(self) -> None:
         delay = RECONNECT_MIN_SECONDS
         while True:
+            raise_if_cancelled()
+            self._followed = False
             try:
                 await self._subscribe()
             except (RedisError, OSError) as error:
                 logger.debug("the subscription ended: %r", error)
-            if self._subscription is not None:
+            if self._followed:
                 delay = RECONNECT_MIN_SECONDS
-                self._subscription = None
             self._note_lost()
             await asyncio.sleep(delay)
             delay = min(2 * delay, RECONNECT_MAX_SECONDS)
@@ -263,9 +270,11 @@ class Follower:
             # Subscribed first, read then: nothing can fall between the two.
             await self.synchronize()
             self._subscription = connection
+            self._followed = True
             self._note_found()
             await self._listen(connection)
         finally:
+            self._subscription = None  # first: a PING would open it again
             await connection.disconnect(nowait=True)
             await pool.release(connection)
 
@@ -298,6 +307,7 @@ class Follower:
 
     async def _check_tail_forever(self) -> None:
         while True:
+            raise_if_cancelled()
             await asyncio.sleep(TAIL_CHECK_SECONDS)
             try:
                 if self._subscription is not None:
@@ -331,6 +341,8 @@ class Follower:
         self._metrics.subscribed.set(self._subscription is not None)
         if self._lost_since is None:
             self._lost_since = time.monotonic()
+        if not self._loss_reported:
+            self._loss_reported = True
             logger.warning("Redis is out of reach; history stays readable, publishing waits for its return")
 
     def _note_found(self) -> None:
@@ -338,6 +350,7 @@ class Follower:
         self._metrics.subscribed.set(1)
         if self._lost_since is not None:
             self._lost_since = None
+            self._loss_reported = False
             logger.info(
                 "following the log", extra={"epoch": self.timeline.epoch, "last_id": self.timeline.last_id}
             )
