@@ -60,6 +60,12 @@ def test_an_iso_8601_date_is_kept(date: str) -> None:
     assert json.loads(accepted.body)["date"] == date
 
 
+def test_an_empty_date_is_none() -> None:
+    accepted = draft_from_value({"text": "a", "date": ""}, max_bytes=LIMIT)
+    assert not accepted.dated
+    assert json.loads(accepted.body) == {"text": "a"}
+
+
 def test_a_nonce_from_outside_takes_the_place_of_the_message_s_own() -> None:
     accepted = draft_from_value({"text": "a", "nonce": "mine"}, max_bytes=LIMIT, nonce="header")
     assert accepted.nonce == "header"

@@ -179,11 +179,12 @@ class Room:
         if not self._pending:
             return
         messages, self._pending = self._pending, []
+        size = sum([len(message.text) for message in messages])
         slow: list[Member] = []
         for encoding, members in self._members.items():
             if members:
                 payloads = [encoding.message(message, self._pending_epoch) for message in messages]
-                slow += self._send(members, payloads)
+                slow += self._send(members, payloads, size)
                 self._metrics.deliveries.inc(len(messages) * len(members))
         now = time.time() * 1000
         for message in messages:
@@ -230,15 +231,19 @@ class Room:
                 await asyncio.sleep(due - loop.time())
             member.close(Closing.DRAINING)
 
-    def _send(self, members: Collection[Member], payloads: Sequence[Any]) -> list[Member]:
-        """Hand the payloads to each member; return those who have too much waiting."""
+    def _send(self, members: Collection[Member], payloads: Sequence[Any], size: int = 0) -> list[Member]:
+        """Hand the same to each member; return those who have too much waiting.
+
+        What is handed over now, ``size`` bytes of messages, counts the next time only: nobody could have read
+        it yet, and a burst (a gap that was healed, say) may be larger than the limit by itself.
+        """
         if not payloads:
             return []
         limit, slow = self._send_buffer_bytes, []
         for member in members:
             waiting = member.send(payloads)
             if waiting > limit:
-                if waiting > limit + self._granted.get(member, 0):
+                if waiting > limit + size + self._granted.get(member, 0):
                     slow.append(member)
             elif self._granted:
                 self._granted.pop(member, None)

@@ -91,6 +91,8 @@ def draft_from_value(value: object, *, max_bytes: int, nonce: str | None = None)
     fields = {name: given for name, given in value.items() if name not in ("id", "ts")}
     if nonce is not None:
         fields["nonce"] = nonce
+    if fields.get("date") == "":
+        del fields["date"]  # what a frontend of the Go backend sends that has none
     for name, given in fields.items():
         _check_string(name, "a field's name")
         _check_value(given, name, depth=1)

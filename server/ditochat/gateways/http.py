@@ -15,7 +15,7 @@ from ditochat.message import MAX_NONCE_CHARACTERS, Draft, draft_from_json, encod
 from ditochat.metrics import CONTENT_TYPE, Metrics
 from ditochat.timeline import Timeline
 
-__all__ = ["HttpGateway"]
+__all__ = ["HttpGateway", "find_file"]
 
 # SPEC, section 5: "?at_least=ID ... or 503 after 2 s".
 AT_LEAST_SECONDS: Final = 2.0
@@ -87,7 +87,10 @@ class HttpGateway:
         nonce = request.headers.get("Idempotency-Key")
         if nonce is not None and not 1 <= len(nonce) <= MAX_NONCE_CHARACTERS:
             raise Invalid(f"expected 1 to {MAX_NONCE_CHARACTERS} characters", "Idempotency-Key")
-        body = await request.read()
+        try:
+            body = await request.read()
+        except web.RequestPayloadError:
+            raise Invalid("expected a body that is encoded as its Content-Encoding says") from None
 
         def draft() -> Draft:
             return draft_from_json(body, max_bytes=self._publisher.max_message_bytes, nonce=nonce)
@@ -117,10 +120,8 @@ class HttpGateway:
 
     async def get_page(self, request: web.Request) -> web.StreamResponse:
         """Serve the demo page and what belongs to it."""
-        name = request.match_info.get("name", "index.html")
-        path = (self._demo / name).resolve()
-        safe = request.method in ("GET", "HEAD") and path.is_relative_to(self._demo)
-        if not safe or not path.is_file():
+        path = find_file(self._demo, request.match_info.get("name", "index.html"))
+        if path is None or request.method not in ("GET", "HEAD"):
             raise NotFound(request.path[:200])
         return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
 
@@ -128,6 +129,15 @@ class HttpGateway:
         timeline = self._timeline
         if not await self._follower.wait_for(lambda: timeline.last_id >= message_id, AT_LEAST_SECONDS):
             raise Unavailable(f"the message {message_id} has not arrived here yet")
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Return the file of this name; ``None`` where there is none in the folder."""
+    try:
+        path = (folder / name).resolve()
+        return path if path.is_relative_to(folder) and path.is_file() else None
+    except (OSError, ValueError):  # no file can have this name: it is too long, or has a NUL in it
+        return None
 
 
 class _HistoryCache:
@@ -190,11 +200,13 @@ def _matches(if_none_match: str | None, etag: str) -> bool:
 
 def _accepts_gzip(accept_encoding: str) -> bool:
     """Read Accept-Encoding as far as gzip is concerned (RFC 9110, section 12.5.3)."""
+    weights: dict[str, str] = {}
     for offer in accept_encoding.lower().split(","):
         coding, _, weight = offer.partition(";")
-        if coding.strip() in ("gzip", "*"):
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
+        weights[coding.strip()] = weight.replace(" ", "")
+    # The star speaks of the codings that are not named, wherever it stands.
+    weight = weights.get("gzip", weights.get("*", "q=0"))
+    return weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
 
 
 def _json(value: object, status: int = 200) -> web.Response:

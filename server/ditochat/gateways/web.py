@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ditochat.errors import NotFound, Unavailable
-from ditochat.gateways.http import HttpGateway
+from ditochat.gateways.http import HttpGateway, find_file
 from ditochat.gateways.origins import OriginPolicy
 from ditochat.gateways.problems import BODY_LIMIT, answer_problems
 from ditochat.gateways.socketio import ChatServer
@@ -40,8 +40,8 @@ def web_application(
         return guarded
 
     async def client_script(request: web.Request) -> web.StreamResponse:
-        path = client_scripts / request.match_info["name"]
-        if not path.is_file():
+        path = find_file(client_scripts, request.match_info["name"])
+        if path is None:
             raise NotFound(request.path[:200])
         return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
 
@@ -57,7 +57,17 @@ def web_application(
     app.router.add_get(SOCKETIO_PATH + "{name:socket\\.io[a-z.]*\\.js}", client_script)
     app.router.add_get("/ws", admit(websocket.handle), allow_head=False)
     app.add_routes(http.routes())
+    for resource in app.router.resources():
+        # The page's route takes every path and method; a wrong method at a known path is not its business.
+        if isinstance(resource, web.PlainResource) and resource.canonical != SOCKETIO_PATH:
+            resource.add_route("*", _refuse_method)
     return app
+
+
+async def _refuse_method(request: web.Request) -> web.StreamResponse:
+    resource = request.match_info.route.resource
+    allowed = {route.method for route in resource or ()} - {"*"}
+    raise web.HTTPMethodNotAllowed(request.method, allowed)
 
 
 def _check_origin(origins: OriginPolicy) -> Middleware:
@@ -76,7 +86,7 @@ def _check_origin(origins: OriginPolicy) -> Middleware:
 def _add_headers(origins: OriginPolicy) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
         for name, value in origins.response_headers(request.headers).items():
-            if name == "Vary" and name in response.headers:
+            if name == "Vary" and response.headers.get(name, value) != value:
                 response.headers[name] += f", {value}"
             else:
                 response.headers[name] = value

@@ -11,6 +11,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import WSMessage, WSMsgType, web
@@ -93,13 +94,17 @@ class _Client:
         loop = asyncio.get_running_loop()
         next_ping = loop.time() + PING_SECONDS
         while True:
-            try:
-                async with asyncio.timeout_at(next_ping):
-                    await self._arrived.wait()
-            except TimeoutError:
+            # A slow client may have something waiting at all times, and is asked for a pong nevertheless.
+            if loop.time() >= next_ping:
                 await self._socket.ping()
                 next_ping = loop.time() + PING_SECONDS
-            await self._write_waiting()
+            if self._waiting:
+                await self._write_frame()
+                continue
+            self._arrived.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(next_ping):
+                    await self._arrived.wait()
 
     async def read(self, publish: "Publisher") -> None:
         """Publish what the client sends, until it goes or errs."""
@@ -112,8 +117,12 @@ class _Client:
                 elif frame.type is WSMsgType.PING:
                     await self._socket.pong(frame.data)
                 elif frame.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    # Pongs wait behind this frame, so that time does not count.
+                    left = (pong_wait.when() or 0.0) - loop.time()
+                    pong_wait.reschedule(None)
                     async with self._publishing:
                         await _publish(publish, frame)
+                    pong_wait.reschedule(loop.time() + left)
                 else:
                     return
 
@@ -124,9 +133,8 @@ class _Client:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._socket.close(code=code, message=text)
         except (TimeoutError, ConnectionError):
-            pass
-        finally:
-            if self._transport is not None and not self._socket.closed:
+            # aiohttp has closed the transport, which waits until the client has read what is left.
+            if self._transport is not None:
                 self._transport.abort()
 
     async def finish_closing(self) -> None:
@@ -134,16 +142,14 @@ class _Client:
         if self._closing is not None:
             await self._closing
 
-    async def _write_waiting(self) -> None:
-        self._arrived.clear()
-        while self._waiting:
-            chunk = [self._waiting.popleft()]
-            size = len(chunk[0])
-            while self._waiting and size + len(self._waiting[0]) < MAX_FRAME_BYTES:
-                chunk.append(self._waiting.popleft())
-                size += len(chunk[-1])
-            await self._socket.send_frame(b"\n".join(chunk), WSMsgType.TEXT)
-            self._waiting_bytes -= sum(map(len, chunk))
+    async def _write_frame(self) -> None:
+        chunk = [self._waiting.popleft()]
+        size = len(chunk[0])
+        while self._waiting and size + len(self._waiting[0]) < MAX_FRAME_BYTES:
+            chunk.append(self._waiting.popleft())
+            size += len(chunk[-1])
+        await self._socket.send_frame(b"\n".join(chunk), WSMsgType.TEXT)
+        self._waiting_bytes -= sum(map(len, chunk))
 
     async def _close(self, why: Closing) -> None:
         if why is Closing.DRAINING:
