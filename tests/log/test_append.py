@@ -2,76 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
-from redis.asyncio import Redis
 
 from ditochat.errors import TooLarge, Unavailable
 from ditochat.log import appender as appender_module
 from ditochat.log import envelope
-from ditochat.log.appender import Appender
-from ditochat.log.connections import Connections, connect
-from ditochat.log.follower import Follower
 from ditochat.log.keys import CHANNEL, ID_KEY, LIST_KEY, LOG_KEYS, nonce_key
 from ditochat.log.scripts import APPEND
-from ditochat.message import Draft, StoredMessage, draft_from_value
-from ditochat.metrics import Metrics
-from ditochat.timeline import Timeline
+from ditochat.message import StoredMessage
 from tests.harness.redis_server import RedisServer
-
-LIMIT = 4096
-
-
-class Listener:
-    """Records what a gateway would be told."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.resets: list[str] = []
-
-    def appended(self, message: StoredMessage) -> None:
-        self.ids.append(message.id)
-
-    def reset(self, reason: str) -> None:
-        self.resets.append(reason)
-
-
-@dataclass
-class Log:
-    """One instance's side of the log, without any gateway."""
-
-    connections: Connections
-    timeline: Timeline
-    listener: Listener
-    follower: Follower
-    appender: Appender
-    redis: Redis
-
-    async def stored(self) -> list[dict[str, object]]:
-        texts = await self.redis.lrange(LIST_KEY, 0, -1)
-        return [json.loads(text) for text in texts]
+from tests.log.conftest import LIMIT, Log, StartLog, draft
 
 
 @pytest.fixture
-async def log(any_redis_server: RedisServer) -> AsyncIterator[Log]:
-    connections = connect(any_redis_server.url)
-    metrics, timeline, listener = Metrics(), Timeline(1000), Listener()
-    follower = Follower(connections, timeline, listener, lambda _: None, metrics)
-    appender = Appender(connections, follower, metrics, history_limit=5, max_message_bytes=LIMIT)
-    tasks = [asyncio.create_task(follower.run()), asyncio.create_task(appender.run())]
-    redis = any_redis_server.client(decode=False)
-    yield Log(connections, timeline, listener, follower, appender, redis)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await redis.aclose()
-    await connections.close()
-
-
-def draft(text: str, **fields: object) -> Draft:
-    return draft_from_value({"text": text, **fields}, max_bytes=LIMIT)
+async def log(start_log: StartLog) -> Log:
+    return await start_log(history_limit=5)
 
 
 async def test_messages_are_numbered_from_one_without_a_hole(log: Log) -> None:

@@ -41,7 +41,11 @@ local function iso8601()
     floor(rest / 3600), floor(rest / 60) % 60, rest % 60, milliseconds)
 end
 
-local function text_of(id) return redis.call('LINDEX', list, last - id) or '' end
+-- What a stranger pushed into the list moves all that is below it: better no text than another message's.
+local function text_of(id)
+  local text, begin = redis.call('LINDEX', list, last - id) or '', string.format('{"id":%d,', id)
+  return string.sub(text, 1, #begin) == begin and text or ''
+end
 
 -- A batch whose answer was lost is sent again: its nonce holds the id that it began with.
 local first = tonumber(redis.call('GET', batch_key))
