@@ -10,14 +10,17 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, Protocol
 
+import msgspec
 import socketio
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from ditochat.errors import Invalid
 from ditochat.fanout import Member, Room
 from ditochat.log.envelope import ROOM
 from ditochat.log.keys import CHANNEL
 from ditochat.metrics import Metrics
+from ditochat.validation import convert
 
 __all__ = ["ChatManager", "Recipients"]
 
@@ -26,6 +29,21 @@ logger = logging.getLogger(__name__)
 RESERVED_EVENTS: Final = frozenset({"message", "session", "reset"})
 # Of other processes' emits, which promise no delivery: enough for any burst, and no leak.
 MAX_WAITING: Final = 10_000
+
+
+class _Request(msgspec.Struct):
+    """What a manager publishes, as far as python-socketio relies on it unchecked."""
+
+    method: str
+    sid: str | None = None
+    room: str | int | list[str | int] | None = None
+    namespace: str | None = None
+
+
+class _Emit(_Request, kw_only=True):
+    event: str
+    data: Any
+    skip_sid: str | list[str | None] | None = None
 
 
 class Recipients(Protocol):
@@ -125,10 +143,29 @@ class ChatManager(socketio.AsyncRedisManager, _LocalEmits):  # type: ignore[misc
             except (ValueError, RecursionError) as error:
                 logger.warning("dropped from the channel: not JSON: %s", error)
                 continue
-            if isinstance(message, dict) and "method" in message:
-                yield message
-            else:
-                logger.warning("dropped from the channel: expected a JSON object with a method")
+            emit = isinstance(message, dict) and message.get("method") == "emit"
+            try:
+                convert(message, _Emit if emit else _Request)
+            except Invalid as error:
+                logger.warning("dropped from the channel: %.200s", error)
+                continue
+            yield message
+
+    async def _handle_leave_room(self, message: dict[str, Any]) -> None:
+        if self._may_leave(message):
+            await super()._handle_leave_room(message)
+
+    async def _handle_close_room(self, message: dict[str, Any]) -> None:
+        if self._may_leave(message):
+            await super()._handle_close_room(message)
+
+    def _may_leave(self, message: dict[str, Any]) -> bool:
+        # To python-socketio a client without these is not connected: what it publishes is ignored.
+        room = message.get("room")
+        if isinstance(room, (str, int)) and not self.is_sid_room("/", room):
+            return True
+        logger.warning("dropped from the channel: %s of %r", message["method"], room)
+        return False
 
     async def _publish(self, data: dict[str, Any]) -> None:
         try:

@@ -5,6 +5,7 @@ All that is particular to python-engineio is here.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import engineio
@@ -18,6 +19,8 @@ __all__ = ["Engine", "Outgoing"]
 # engine.io-client sends all that waited for the previous POST in the next one, however many packets that is.
 Payload.max_decode_packets = 1_000_000
 
+# How long a polling client that is closed has to fetch what waits for it.
+LAST_POLL_SECONDS: Final = 1.0
 _PACKET_TYPES: Final = frozenset("0123456")
 
 
@@ -58,6 +61,14 @@ def _size(packet: Packet | None) -> int:
         return 0  # python-engineio's own handshake and pings
     size: int = packet.size if isinstance(packet, Outgoing) else len(packet.data)
     return size
+
+
+async def _emptied(queue: _SendQueue) -> None:
+    """Wait until polls have taken what is queued: one that comes after the end is answered 400."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_POLL_SECONDS):
+            while not queue.empty():  # noqa: ASYNC110  # python-engineio's queue has no event for it
+                await asyncio.sleep(0.01)
 
 
 class _WebSocket(driver.WebSocket):  # type: ignore[misc]
@@ -147,6 +158,8 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
         if abort:
             while not socket.queue.empty():
                 socket.queue.get_nowait()
+        elif not socket.upgraded:
+            await _emptied(socket.queue)
         await socket.close(wait=False, abort=True, reason=self.reason.SERVER_DISCONNECT)
         if not abort:
             socket.queue.put_nowait(Packet(CLOSE))

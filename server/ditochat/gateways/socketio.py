@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 DECIDE_SECONDS: Final = 10.0
 # A publish has its answer within 2 s.
 ANSWER_SECONDS: Final = 2.0
+# As socket.io's own parser; what a packet announces is kept until all of it is there.
+MAX_ATTACHMENTS: Final = 10
 _EVENT_WITH_ACK: Final = re.compile(r"2(?:/[^,]*,)?([0-9]{1,15})\[")
 # python-socketio raises one of these wherever a packet has not the form that it expects.
 _BAD_PACKET: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
@@ -138,6 +140,7 @@ class ChatServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio
         self._clients: dict[str, _Client] = {}
         self.on("message", self._on_message)
         self.on("*", self._on_unknown_event)
+        self.on("disconnect", self._on_disconnect)
 
     def _engineio_server_class(self) -> type[Engine]:
         return Engine
@@ -202,13 +205,26 @@ class ChatServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio
     async def _handle_disconnect(
         self, eio_sid: str, namespace: str | None, reason: str | None = None
     ) -> None:
-        if namespace in (None, "/") and (client := self._clients.pop(eio_sid, None)) is not None:
-            self._room.leave(client)
+        if namespace in (None, "/"):
+            self._leave(eio_sid)
         await super()._handle_disconnect(eio_sid, namespace, reason)
+
+    def _leave(self, eio_sid: str | None) -> None:
+        if eio_sid is not None and (client := self._clients.pop(eio_sid, None)) is not None:
+            self._room.leave(client)
+
+    async def _on_disconnect(self, sid: str, _reason: str) -> None:
+        # Another process may have asked for it: then nothing else says so.
+        self._leave(self.manager.eio_sid_from_sid(sid, "/"))
 
     async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
         try:
+            if isinstance(data, str) and eio_sid in self._binary_packet:
+                raise ValueError("expected an attachment, got text")
             await super()._handle_eio_message(eio_sid, data)
+            begun = self._binary_packet.get(eio_sid)
+            if begun is not None and not 1 <= begun.attachment_count <= MAX_ATTACHMENTS:
+                raise ValueError(f"expected 1 to {MAX_ATTACHMENTS} attachments")
         except RecursionError:
             found = _EVENT_WITH_ACK.match(data) if isinstance(data, str) else None
             if found is None:
@@ -224,6 +240,15 @@ class ChatServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio
         logger.info("closing a client that sent a bad packet: %.200s", problem)
         self._binary_packet.pop(eio_sid, None)
         self.eio.close(eio_sid)
+
+    async def _handle_event(
+        self, eio_sid: str, namespace: str | None, ack_id: int | None, data: object
+    ) -> None:
+        # python-socketio would take a string's first letter for the name, and fail at an object in its place.
+        # A number is a name to socket.io's own parser.
+        if not (isinstance(data, list) and data and isinstance(data[0], (str, int, float))):
+            raise ValueError("expected an array that begins with the event's name")
+        await super()._handle_event(eio_sid, namespace, ack_id, data)
 
     async def _handle_event_internal(
         self, server: socketio.AsyncServer, sid: str, eio_sid: str, *event: Any
