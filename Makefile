@@ -7,9 +7,10 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 INSTALL_SELF := $(PIP) --no-deps --no-build-isolation --editable .
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
   --custom-compile-command "make lock"
+NODE_PEER := bench/peers/node/node_modules/.package-lock.json
 CLIENT := static-demo/vendor/socket.io.esm.min.js
 
-.PHONY: run install install-dev check format test lock clean help
+.PHONY: run install install-dev check format test bench lock clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -32,14 +33,19 @@ format: install-dev ## write the format, mend what ruff can mend
 test: install-dev ## all tests; PYTEST_ARGS="-k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+bench: install-dev $(VENV)/.bench $(NODE_PEER) ## measure beside other servers; writes docs/benchmarks.md
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
 lock: ## pin the newest allowed versions, with hashes
 	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
 	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
+	$(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 
 clean: ## remove what make made; the messages in data/ stay
 	rm -rf .venv* node_modules static-demo/vendor dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find server tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf bench/build bench/peers/node/node_modules
+	find server tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +57,14 @@ $(VENV)/.runtime: $(BIN)/python requirements/runtime.txt requirements/build.txt 
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	$(PIP) --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(NODE_PEER): bench/peers/node/package.json bench/peers/node/package-lock.json
+	cd bench/peers/node && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 node_modules/.package-lock.json: package.json package-lock.json

@@ -34,6 +34,9 @@ class Words:
     def event(self, name: str, args: Sequence[object], offset: str, ack_id: int | None) -> Sequence[str]:
         return [f"event {name} {list(args)} {offset} {ack_id}"]
 
+    def pack(self, payloads: Sequence[str]) -> Sequence[str]:
+        return payloads
+
 
 class Client:
     """Keeps what it is sent; `reads` says whether anybody takes it out again."""

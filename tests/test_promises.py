@@ -210,9 +210,6 @@ async def test_g1_everybody_sees_one_order(instances: StartInstances, js_clients
         assert own == sorted(own, key=lambda text: int(text.rpartition("-")[2]))
 
 
-@pytest.mark.xfail(
-    reason="python-engineio puts all that waits into one payload; its client takes no more than 16 packets",
-)
 async def test_g2_a_python_client_on_polling_gets_a_burst(
     instances: StartInstances, js_clients: JsClients
 ) -> None:

@@ -15,13 +15,14 @@ from typing import Final
 from aiohttp import web
 
 from ditochat.embedded import EmbeddedValkey, EmbeddedValkeyError
+from ditochat.engine.door import Porter
 from ditochat.fanout import Room
 from ditochat.gateways.emits import ChatManager
 from ditochat.gateways.http import HttpGateway
 from ditochat.gateways.origins import OriginPolicy
 from ditochat.gateways.publisher import Publisher
 from ditochat.gateways.socketio import ChatServer
-from ditochat.gateways.web import web_application
+from ditochat.gateways.web import front_door, web_application
 from ditochat.gateways.websocket import WebSocketGateway
 from ditochat.log.appender import Appender
 from ditochat.log.connections import Connections, connect
@@ -111,17 +112,19 @@ class _Server:
             max_payload_bytes=max_body_bytes,
         )
         self._websocket = WebSocketGateway(room, follower, publisher("ws"), max_frame_bytes=max_body_bytes)
+        origins = OriginPolicy(settings.allowed_origins)
         demo = _demo_folder()
         http = HttpGateway(follower, publisher("http"), metrics, trouble=self._trouble, demo=demo)
         self._web = web_application(
             http,
             self._chat,
             self._websocket,
-            OriginPolicy(settings.allowed_origins),
+            origins,
             draining=lambda: self._draining,
             max_body_bytes=max_body_bytes,
             client_scripts=demo / "vendor",
         )
+        self._door = front_door(self._chat, self._websocket, origins, draining=lambda: self._draining)
         for transport in ("polling", "websocket"):
             count = partial(self._count_clients, transport)
             metrics.connections.labels(transport).set_function(count)
@@ -133,8 +136,8 @@ class _Server:
         runner = web.AppRunner(self._web, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await self._listen(runner)
-            async with asyncio.TaskGroup() as tasks:
+            server = await self._listen(runner)
+            async with server, asyncio.TaskGroup() as tasks:
                 parts = [
                     tasks.create_task(self._follower.run()),
                     tasks.create_task(self._appender.run()),
@@ -148,14 +151,20 @@ class _Server:
         finally:
             await runner.cleanup()
 
-    async def _listen(self, runner: web.AppRunner) -> None:
+    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
         address = self._settings.addr
+        if runner.server is None:
+            raise AssertionError("the runner was set up before")
+        porter = Porter(self._door, runner.server)
         try:
-            await web.TCPSite(runner, address.host, address.port, backlog=4096).start()
+            server = await asyncio.get_running_loop().create_server(
+                porter, address.host, address.port, backlog=4096
+            )
         except OSError as error:
             raise StartupError(f"cannot listen on {address}: {error.strerror or error}") from error
-        port = runner.addresses[0][1]
+        port = server.sockets[0].getsockname()[1]
         logger.info("listening on http://%s:%d", address.host or "localhost", port, extra={"port": port})
+        return server
 
     async def _drain(self, hurry: asyncio.Event) -> None:
         """Send everybody away: first those who would join, then, spread over time, those who are here."""
@@ -173,14 +182,15 @@ class _Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_SECONDS):
                 await self._appender.settle()
-        self._chat.close_everybody()
+        self._chat.eio.close_all()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SETTLE_SECONDS
         while self._open_connections() and loop.time() < deadline:  # noqa: ASYNC110  # three parts' sum
             await asyncio.sleep(0.02)
 
     def _open_connections(self) -> int:
-        return self._count_clients("websocket") + self._websocket.count + len(self._room)
+        unfinished: int = self._chat.eio.unfinished
+        return unfinished + self._websocket.count
 
     def _count_clients(self, transport: str) -> int:
         count: int = self._chat.eio.transport_counts()[transport]

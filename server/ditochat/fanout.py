@@ -81,13 +81,16 @@ class Encoding(Protocol):
     def event(self, name: str, args: Sequence[Any], offset: str, ack_id: int | None) -> Sequence[Any]:
         """Encode another process's emit; nothing, where the protocol has no events."""
 
+    def pack(self, payloads: Sequence[Any]) -> Any:
+        """Join what goes out together, once for all who get it."""
+
 
 class Member(Protocol):
     """A client of the room."""
 
     encoding: Encoding
 
-    def send(self, payloads: Sequence[Any]) -> int:
+    def send(self, packed: Any) -> int:
         """Hand over, without waiting; return how many bytes wait for this client now."""
 
     def close(self, why: Closing) -> None:
@@ -129,8 +132,12 @@ class Room:
         """Return everybody who is in now."""
         return [member for members in self._members.values() for member in members]
 
-    def join(self, member: Member, *, after: int | None, epoch: str | None) -> Session:
+    def join(
+        self, member: Member, *, after: int | None, epoch: str | None, greeting: Sequence[Any] = ()
+    ) -> Session:
         """Greet, replay and enter in one step, so that no message can fall between or come twice.
+
+        What the protocol says first of all, a ``greeting``, goes ahead of `session`.
 
         Raises:
             ValueError: the log was not read yet.
@@ -149,11 +156,12 @@ class Room:
             history_limit=self._timeline.capacity,
         )
         encoding = member.encoding
-        greeting = [
+        payloads = [
+            *greeting,
             *encoding.session(session),
-            *(encoding.message(message, session.epoch) for message in replay.messages),
+            *[encoding.message(message, session.epoch) for message in replay.messages],
         ]
-        waiting = member.send(greeting) if greeting else 0
+        waiting = member.send(encoding.pack(payloads)) if payloads else 0
         if waiting > self._send_buffer_bytes:
             self._granted[member] = waiting
         self._members.setdefault(encoding, set()).add(member)
@@ -184,7 +192,7 @@ class Room:
         for encoding, members in self._members.items():
             if members:
                 payloads = [encoding.message(message, self._pending_epoch) for message in messages]
-                slow += self._send(members, payloads, size)
+                slow += self._send(members, encoding.pack(payloads), size)
                 self._metrics.deliveries.inc(len(messages) * len(members))
         now = time.time() * 1000
         for message in messages:
@@ -199,7 +207,8 @@ class Room:
         for encoding, members in self._members.items():
             payloads = encoding.reset(reset)
             if payloads is not None:
-                slow += self._send(members, payloads)
+                if payloads:
+                    slow += self._send(members, encoding.pack(payloads))
                 continue
             for member in tuple(members):
                 self.leave(member)
@@ -211,14 +220,15 @@ class Room:
     ) -> None:
         """Send another process's event to some members, in order with the messages."""
         self.flush()
-        encoded: dict[Encoding, Sequence[Any]] = {}
+        packed: dict[Encoding, Any] = {}
         slow: list[Member] = []
         for member in members:
-            payloads = encoded.get(member.encoding)
-            if payloads is None:
-                payloads = member.encoding.event(name, args, self.offset, ack_id)
-                encoded[member.encoding] = payloads
-            slow += self._send((member,), payloads)
+            encoding = member.encoding
+            if encoding not in packed:
+                payloads = encoding.event(name, args, self.offset, ack_id)
+                packed[encoding] = encoding.pack(payloads) if payloads else None
+            if packed[encoding] is not None:
+                slow += self._send((member,), packed[encoding])
         self._close_slow(slow)
 
     async def drain(self, seconds: float) -> None:
@@ -231,17 +241,15 @@ class Room:
                 await asyncio.sleep(due - loop.time())
             member.close(Closing.DRAINING)
 
-    def _send(self, members: Collection[Member], payloads: Sequence[Any], size: int = 0) -> list[Member]:
+    def _send(self, members: Collection[Member], packed: Any, size: int = 0) -> list[Member]:
         """Hand the same to each member; return those who have too much waiting.
 
         What is handed over now, ``size`` bytes of messages, counts the next time only: nobody could have read
         it yet, and a burst (a gap that was healed, say) may be larger than the limit by itself.
         """
-        if not payloads:
-            return []
         limit, slow = self._send_buffer_bytes, []
         for member in members:
-            waiting = member.send(payloads)
+            waiting = member.send(packed)
             if waiting > limit:
                 if waiting > limit + size + self._granted.get(member, 0):
                     slow.append(member)

@@ -1,6 +1,4 @@
 // One real socket.io-client socket with everything it saw on record, and waits for conditions on that record.
-import { Manager } from "socket.io-client";
-
 import { DroppingAgent } from "./dropping_agent.mjs";
 import { ExactlyOnce, TakesAll } from "./exactly_once.mjs";
 
@@ -62,7 +60,8 @@ export class JsClient {
   reloadErrors = [];
   version = 0;
 
-  constructor({ url, transports, auth, recovery, track, reload, options = {} }) {
+  // `Manager` is that of the socket.io-client to use: there are several.
+  constructor(Manager, { url, transports, auth, recovery, track, reload, options = {} }) {
     const { keepAlive = false, ...rest } = options;
     this.#track = track && !recovery ? new ExactlyOnce(auth ?? {}) : new TakesAll();
     this.#reload = reload;
@@ -118,7 +117,7 @@ export class JsClient {
   // ---- what a test does
 
   async emit(event, args, ack, timeoutMs) {
-    if (ack) return (await this.socket.timeout(timeoutMs).emitWithAck(event, ...args)) ?? null;
+    if (ack) return (await this.#emitWithAck(event, args, timeoutMs)) ?? null;
     this.socket.emit(event, ...args);
     return null;
   }
@@ -222,6 +221,18 @@ export class JsClient {
       };
       this.#waiters.add(waiter);
       if (holds()) waiter.done();
+    });
+  }
+
+  // socket.timeout().emitWithAck(), which old clients do not have.
+  #emitWithAck(event, args, timeoutMs) {
+    if (this.socket.timeout) return this.socket.timeout(timeoutMs).emitWithAck(event, ...args);
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error("operation has timed out")), timeoutMs);
+      this.socket.emit(event, ...args, (answer) => {
+        clearTimeout(timer);
+        resolve(answer);
+      });
     });
   }
 

@@ -276,6 +276,7 @@ class JsClients:
         self,
         url: str,
         *,
+        package: str = "socket.io-client",
         transports: Sequence[str] | None = None,
         auth: dict[str, Any] | None = None,
         recovery: bool = False,
@@ -287,6 +288,7 @@ class JsClients:
     ) -> JsClient:
         """Make a client, and with `wait` return once it is connected (JsError where the server forbids it).
 
+        package: another release of the client, by its name in package.json.
         transports: None is the client's own default, polling and then the upgrade.
         track: keep epoch and newest id, send them as `auth` at each connect, drop ids that it has. `auth` may
             say where to begin. Without it everything is taken as it comes.
@@ -306,7 +308,7 @@ class JsClients:
             "reload": reload,
             "options": options or {},
         }
-        await self.call("open", client=client._number, settings=settings)  # noqa: SLF001 - one module, one thing
+        await self.call("open", client=client._number, package=package, settings=settings)  # noqa: SLF001 - one module, one thing
         if wait:
             await client.wait_for(settled=True, within=within)
             state = await client.state()

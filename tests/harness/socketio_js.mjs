@@ -9,8 +9,9 @@ const EXIT_MS = 2000;
 const clients = new Map();
 
 const COMMANDS = {
-  open: (_, { client, settings }) => {
-    clients.set(client, new JsClient(settings));
+  open: async (_, { client, package: name, settings }) => {
+    const { Manager } = await import(name);
+    clients.set(client, new JsClient(Manager, settings));
     return true;
   },
   state: (client) => client.state(),

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import socketio
@@ -22,7 +22,7 @@ from ditochat.log.keys import CHANNEL
 from ditochat.metrics import Metrics
 from ditochat.validation import convert
 
-__all__ = ["ChatManager", "Recipients"]
+__all__ = ["ChatManager"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,6 @@ class _Emit(_Request, kw_only=True):
     skip_sid: str | list[str | None] | None = None
 
 
-class Recipients(Protocol):
-    """The server that the manager belongs to: it knows its Socket.IO clients."""
-
-    def by_sid(self, sid: str) -> Member | None:
-        """Return the one with this Socket.IO session id."""
-
-
 class _LocalEmits(socketio.AsyncManager):  # type: ignore[misc]  # python-socketio has no type information
     """Delivers an emit to the clients of this instance: through the room, in order with the messages.
 
@@ -61,8 +54,11 @@ class _LocalEmits(socketio.AsyncManager):  # type: ignore[misc]  # python-socket
     """
 
     room: Room
-    server: Recipients
     metrics: Metrics
+    members: dict[str, Member]
+    """The Socket.IO clients of this instance, by session id."""
+    other_rooms: dict[str, set[str]]
+    """Rooms that other processes made: name to session ids."""
 
     async def emit(  # noqa: PLR0917  # python-socketio's own signature
         self,
@@ -87,7 +83,7 @@ class _LocalEmits(socketio.AsyncManager):  # type: ignore[misc]  # python-socket
             return
         args = list(data) if isinstance(data, tuple) else [] if data is None else [data]
         skip = {skip_sid} if isinstance(skip_sid, str) else set(skip_sid or ())
-        members = list(self._addressed(to or room, skip))
+        members = [(sid, self.members[sid]) for sid in self._addressed(to or room) - skip]
         if callback is None:
             self.room.emit([member for _, member in members], event, args)
         else:
@@ -96,20 +92,21 @@ class _LocalEmits(socketio.AsyncManager):  # type: ignore[misc]  # python-socket
                 self.room.emit([member], event, args, ack_id=ack_id)
         self.metrics.foreign_emits.labels("delivered").inc()
 
-    def _addressed(self, room: str | list[str] | None, skip: set[str]) -> Iterable[tuple[str, Member]]:
+    def _addressed(self, room: str | list[str] | None) -> set[str]:
         rooms = [room] if isinstance(room, str) or room is None else room
         if None in rooms or ROOM in rooms:  # every client is in the room `chat`
-            sids = [sid for sid, _ in self.get_participants("/", None)]
-        else:
-            sids = [sid for sid, _ in self.get_participants("/", rooms)]
-        for sid in sids:
-            member = self.server.by_sid(sid)
-            if sid not in skip and member is not None:
-                yield sid, member
+            return set(self.members)
+        names = [name for name in rooms if name is not None]
+        own = {sid for sid in names if sid in self.members}
+        return own.union(*(self.other_rooms.get(name, set()) for name in names))
 
 
 class ChatManager(socketio.AsyncRedisManager, _LocalEmits):  # type: ignore[misc]
-    """An ``AsyncRedisManager`` that shares the follower's subscription and cannot go deaf by itself."""
+    """An ``AsyncRedisManager`` that shares the follower's subscription and cannot go deaf by itself.
+
+    There is one namespace, and every client is in the room `chat`, so a client costs two entries here; the base
+    class would keep a bidirectional map for each.
+    """
 
     name = "ditochat"
 
@@ -117,8 +114,68 @@ class ChatManager(socketio.AsyncRedisManager, _LocalEmits):  # type: ignore[misc
         super().__init__("redis://", channel=CHANNEL, logger=logger)
         self.room = room
         self.metrics = metrics
+        self.members = {}
+        self.other_rooms = {}
+        self._eio_sids: dict[str, str] = {}
         self._client = redis
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
+
+    def register(self, eio_sid: str) -> str:
+        """Give a client its session id; the caller puts it into ``members``."""
+        sid: str = self.server.eio.generate_id()
+        self._eio_sids[sid] = eio_sid
+        return sid
+
+    def unregister(self, sid: str) -> None:
+        """Forget a client, with the rooms and callbacks that it had."""
+        self._eio_sids.pop(sid, None)
+        self.members.pop(sid, None)
+        self.callbacks.pop(sid, None)
+        for name in [name for name, sids in self.other_rooms.items() if sid in sids]:
+            self._leave_room(sid, name)
+
+    def is_connected(self, sid: str, namespace: str) -> bool:
+        """Tell whether this instance has the client."""
+        return namespace in (None, "/") and sid in self._eio_sids
+
+    def is_pre_connected(self, _sid: str, _namespace: str) -> bool:
+        """Return False: nobody is ever half connected."""
+        return False
+
+    def eio_sid_from_sid(self, sid: str, _namespace: str) -> str | None:
+        """Return the id of a client's transport."""
+        return self._eio_sids.get(sid)
+
+    def get_participants(self, namespace: str, room: str | list[str] | None) -> Iterable[tuple[str, str]]:
+        """Yield the clients that are in a room."""
+        if namespace == "/":
+            for sid in self._addressed(room):
+                yield sid, self._eio_sids[sid]
+
+    def basic_enter_room(self, sid: str, _namespace: str, room: str, eio_sid: str | None = None) -> None:
+        """Put a client into a room of another process's making."""
+        if room != ROOM and room not in self.members and sid in self.members:
+            self.other_rooms.setdefault(room, set()).add(sid)
+
+    def basic_leave_room(self, sid: str, _namespace: str, room: str) -> None:
+        """Take a client out of such a room; nobody leaves `chat`."""
+        self._leave_room(sid, room)
+
+    def basic_close_room(self, room: str, _namespace: str) -> None:
+        """Forget such a room."""
+        self.other_rooms.pop(room, None)
+
+    def _leave_room(self, sid: str, room: str) -> None:
+        sids = self.other_rooms.get(room, set())
+        sids.discard(sid)
+        if not sids:
+            self.other_rooms.pop(room, None)
+
+    async def _handle_disconnect(self, message: dict[str, Any]) -> None:
+        """Close a client that another process disconnects."""
+        eio_sid = self._eio_sids.get(message["sid"] or "")
+        if eio_sid is not None:
+            self.server.expel(eio_sid)
 
     def receive(self, payload: bytes) -> None:
         """Take what came over the channel and is not the log's."""

@@ -1,9 +1,10 @@
 """Publishing on behalf of a client, whatever protocol it speaks; counts what became of it."""
 
+import asyncio
 from collections.abc import Callable
 
 from ditochat.errors import ChatError
-from ditochat.log.appender import Appended, Appender
+from ditochat.log.appender import DEADLINE_SECONDS, Appended, Appender
 from ditochat.message import Draft
 from ditochat.metrics import Metrics
 
@@ -21,15 +22,39 @@ class Publisher:
         self._gateway = gateway
 
     async def publish(self, draft: Callable[[], Draft]) -> Appended:
-        """Check and store a message; checked at once, so that calls in order are stored in order.
+        """Check and store a message.
 
         Raises:
             ChatError: the draft is refused, or Redis does not answer in time.
         """
+        return await self.submit(draft)
+
+    def submit(
+        self, draft: Callable[[], Draft], *, seconds: float = DEADLINE_SECONDS
+    ) -> "asyncio.Future[Appended]":
+        """Check and hand in a message; the order of these calls is the order in the log.
+
+        It is answered within ``seconds``.
+
+        Raises:
+            ChatError: the draft is refused. What goes wrong later is the future's exception.
+        """
         try:
-            appended = await self._appender.append(draft())
+            answer = self._appender.submit(draft(), seconds=seconds)
         except ChatError as error:
-            self._errors.labels(self._gateway, error.code).inc()
+            self._count_error(error)
             raise
-        self._stored.inc()
-        return appended
+        answer.add_done_callback(self._count)
+        return answer
+
+    def _count(self, answer: "asyncio.Future[Appended]") -> None:
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is None:
+            self._stored.inc()
+        elif isinstance(error, ChatError):
+            self._count_error(error)
+
+    def _count_error(self, error: ChatError) -> None:
+        self._errors.labels(self._gateway, error.code).inc()

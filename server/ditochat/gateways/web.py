@@ -1,21 +1,32 @@
-"""The one aiohttp application in front of all gateways: routes, origins, errors."""
+"""What stands in front of all gateways: the front door, and one aiohttp application behind it.
 
+The door takes WebSocket handshakes that need no thought; whatever has to be refused, decided or explained goes to
+the application, which has a route for the same paths.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
+from yarl import URL
 
-from ditochat.errors import NotFound, Unavailable
+from ditochat.engine.door import Handshake, Opener
+from ditochat.engine.http import EngineHttp, websocket_session
+from ditochat.engine.websocket import accept_response, handshake_key
+from ditochat.errors import ForbiddenOrigin, NotFound, Unavailable
 from ditochat.gateways.http import HttpGateway, find_file
 from ditochat.gateways.origins import OriginPolicy
 from ditochat.gateways.problems import BODY_LIMIT, answer_problems
 from ditochat.gateways.socketio import ChatServer
 from ditochat.gateways.websocket import WebSocketGateway
 
-__all__ = ["web_application"]
+__all__ = ["front_door", "web_application"]
 
 SOCKETIO_PATH = "/socket.io/"
+WEBSOCKET_PATH = "/ws"
 _METHODS = "GET, POST"
 
 
@@ -50,18 +61,51 @@ def web_application(
     )
     app[BODY_LIMIT] = max_body_bytes
     app.on_response_prepare.append(_add_headers(origins))
-    engine = admit(chat.eio.handle_request)
-    app.router.add_get(SOCKETIO_PATH, engine, allow_head=False)
-    app.router.add_post(SOCKETIO_PATH, engine)
+    app.router.add_route("*", SOCKETIO_PATH, admit(EngineHttp(chat.eio).handle))
     # Where socket.io's own server has it, so that a page's script tag need not change.
     app.router.add_get(SOCKETIO_PATH + "{name:socket\\.io[a-z.]*\\.js}", client_script)
-    app.router.add_get("/ws", admit(websocket.handle), allow_head=False)
+    app.router.add_get(WEBSOCKET_PATH, admit(websocket.handle), allow_head=False)
     app.add_routes(http.routes())
     for resource in app.router.resources():
         # The page's route takes every path and method; a wrong method at a known path is not its business.
         if isinstance(resource, web.PlainResource) and resource.canonical != SOCKETIO_PATH:
             resource.add_route("*", _refuse_method)
     return app
+
+
+def front_door(
+    chat: ChatServer,
+    websocket: WebSocketGateway,
+    origins: OriginPolicy,
+    *,
+    draining: Callable[[], bool],
+) -> Opener:
+    """Return what answers WebSocket handshakes that are in order, and leaves all others to the application."""
+
+    def open_websocket(handshake: Handshake) -> tuple[asyncio.Protocol, bytes] | None:
+        key = handshake_key(handshake.method, handshake.headers)
+        if key is None or not _origin_allowed(origins, handshake):
+            return None
+        url = URL(handshake.target.decode("latin-1"), encoded=True)
+        if draining() and "sid" not in url.query:
+            return None
+        if url.path == SOCKETIO_PATH:
+            session = websocket_session(chat.eio, url.query)
+            return None if session is None else (session[0], accept_response(key) + session[1])
+        client = websocket.open(url.query) if url.path == WEBSOCKET_PATH else None
+        return None if client is None else (client, accept_response(key))
+
+    return open_websocket
+
+
+def _origin_allowed(origins: OriginPolicy, handshake: Handshake) -> bool:
+    if "origin" not in handshake.headers:
+        return True
+    try:
+        origins.check(CIMultiDict(handshake.headers))
+    except ForbiddenOrigin:
+        return False
+    return True
 
 
 async def _refuse_method(request: web.Request) -> web.StreamResponse:
@@ -76,7 +120,11 @@ def _check_origin(origins: OriginPolicy) -> Middleware:
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=origins.preflight_headers(request.headers, _METHODS))
         # What only reads is guarded by the browser itself, which keeps the answer from the page.
-        if request.method == "POST" or request.path == "/ws" or request.path.startswith(SOCKETIO_PATH):
+        if (
+            request.method == "POST"
+            or request.path == WEBSOCKET_PATH
+            or request.path.startswith(SOCKETIO_PATH)
+        ):
             origins.check(request.headers)
         return await handler(request)
 

@@ -5,22 +5,23 @@ acknowledgement, so errors close the connection (RFC 6455, section 7.4).
 """
 
 import asyncio
-import dataclasses
 import logging
 import re
-import secrets
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import web
 
-from ditochat.errors import Invalid, TooLarge, Unavailable
+from ditochat.engine.deadlines import DeadlineWheel
+from ditochat.engine.frames import Opcode, encode_frame
+from ditochat.engine.handover import can_upgrade, serve_websocket
+from ditochat.engine.websocket import WebSocketProtocol
+from ditochat.errors import ChatError, Invalid, TooLarge, Unavailable
 from ditochat.fanout import Closing, Encoding, Reset, Room, Session
 from ditochat.gateways.publisher import Publisher
+from ditochat.log.appender import Appended
 from ditochat.log.follower import Follower
-from ditochat.message import Draft, StoredMessage, draft_from_frame
+from ditochat.message import StoredMessage, draft_from_frame
 
 __all__ = ["WebSocketGateway"]
 
@@ -34,9 +35,11 @@ PUBLISH_SECONDS: Final = 10.0
 DECIDE_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 5.0
 MAX_FRAME_BYTES: Final = 64 * 1024
-_MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame holds 125 bytes, the code takes 2
+# Messages of one client that may be on their way to Redis; then no more is read from it until some are stored.
+MAX_STORING: Final = 256
 _ID: Final = re.compile(r"[0-9]{1,16}")
-_CODES: Final = {Closing.SLOW: 1013, Closing.DRAINING: 1001, Closing.LOST: 1013}
+_CLOSE_CODES: Final = {Closing.SLOW: 1013, Closing.DRAINING: 1001, Closing.LOST: 1013}
+_ERROR_CODES: Final = {TooLarge: 1009, Unavailable: 1013, Invalid: 1008}
 
 
 class _Encoding:
@@ -58,185 +61,200 @@ class _Encoding:
     def event(self, name: str, args: Sequence[object], offset: str, ack_id: int | None) -> Sequence[bytes]:
         return ()
 
+    def pack(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        return [encode_frame(Opcode.TEXT, b"\n".join(chunk)) for chunk in _chunks(payloads)]
+
+
+def _chunks(payloads: Sequence[bytes]) -> Sequence[Sequence[bytes]]:
+    """Part messages into frames of at most :data:`MAX_FRAME_BYTES`, or of one message."""
+    chunks: list[list[bytes]] = [[]]
+    size = 0
+    for payload in payloads:
+        if chunks[-1] and size + len(payload) > MAX_FRAME_BYTES:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(payload)
+        size += len(payload) + 1
+    return chunks
+
 
 _PLAIN: Final = _Encoding(resumable=False)
 _RESUMABLE: Final = _Encoding(resumable=True)
 
 
-class _Client:
-    """One connection: what waits for it, and the task that writes."""
+class _Client(WebSocketProtocol):
+    """One connection, a member of the room."""
 
-    def __init__(
-        self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, encoding: Encoding
-    ):
-        self.encoding = encoding
-        self._socket = socket
-        self._transport = transport
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._arrived = asyncio.Event()
-        self._closing: asyncio.Task[None] | None = None
-        self._publishing = asyncio.Lock()
+    __slots__ = (
+        "_draining",
+        "_gateway",
+        "_storing",
+        "after",
+        "encoding",
+        "epoch",
+        "ping_due",
+        "pong_due",
+    )
 
-    def send(self, payloads: Sequence[bytes]) -> int:
-        self._waiting.extend(payloads)
-        self._waiting_bytes += sum(map(len, payloads))
-        self._arrived.set()
-        return self._waiting_bytes
+    def __init__(self, gateway: "WebSocketGateway", after: int | None, epoch: str | None) -> None:
+        super().__init__(gateway.max_frame_bytes)
+        self.encoding: Encoding = _PLAIN if after is None else _RESUMABLE
+        self.after = after
+        self.epoch = epoch
+        self.ping_due = 0.0
+        self.pong_due = 0.0
+        self._gateway = gateway
+        self._storing = 0
+        self._draining = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # The handshake's answer is written behind this; what is live comes behind the answer.
+        asyncio.get_running_loop().call_soon(self._gateway.joined, self)
+
+    def send(self, packed: Sequence[bytes]) -> int:
+        return self.write(packed)
+
+    def message_received(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self.fail(Invalid("expected a text frame, got a binary one"))
+        else:
+            self._publish(message)
+
+    def pong_received(self) -> None:
+        self._gateway.alive(self)
+
+    def farewell_seconds(self) -> float:
+        return CLOSE_SECONDS
+
+    def closed(self) -> None:
+        self._gateway.left(self)
+
+    def fail(self, error: ChatError) -> None:
+        """Close for an error of the client's, or of ours."""
+        self.send_close(_ERROR_CODES.get(type(error), 1011), str(error))
 
     def close(self, why: Closing) -> None:
-        if self._closing is None:
-            logger.info("closing a /ws client: %s", why.value)
-            self._closing = asyncio.get_running_loop().create_task(self._close(why))
+        logger.info("closing a /ws client: %s", why.value)
+        if why is Closing.DRAINING and self._storing:
+            self._draining = True  # what it published is stored before it goes
+        else:
+            self.send_close(_CLOSE_CODES[why], why.value, drop=why is Closing.SLOW)
 
-    async def write(self) -> None:
-        """Write what arrives, and pings in between, until cancelled."""
-        loop = asyncio.get_running_loop()
-        next_ping = loop.time() + PING_SECONDS
-        while True:
-            # A slow client may have something waiting at all times, and is asked for a pong nevertheless.
-            if loop.time() >= next_ping:
-                await self._socket.ping()
-                next_ping = loop.time() + PING_SECONDS
-            if self._waiting:
-                await self._write_frame()
-                continue
-            self._arrived.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(next_ping):
-                    await self._arrived.wait()
-
-    async def read(self, publish: "Publisher") -> None:
-        """Publish what the client sends, until it goes or errs."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(PONG_WAIT_SECONDS) as pong_wait:
-            while True:
-                frame = await self._socket.receive()
-                if frame.type is WSMsgType.PONG:
-                    pong_wait.reschedule(loop.time() + PONG_WAIT_SECONDS)
-                elif frame.type is WSMsgType.PING:
-                    await self._socket.pong(frame.data)
-                elif frame.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    # Pongs wait behind this frame, so that time does not count.
-                    left = (pong_wait.when() or 0.0) - loop.time()
-                    pong_wait.reschedule(None)
-                    async with self._publishing:
-                        await _publish(publish, frame)
-                    pong_wait.reschedule(loop.time() + left)
-                else:
-                    return
-
-    async def end(self, code: int, reason: str) -> None:
-        """Close with a code; by force where the client does not answer."""
-        text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
+    def _publish(self, message: str) -> None:
+        publisher = self._gateway.publisher
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._socket.close(code=code, message=text)
-        except (TimeoutError, ConnectionError):
-            # aiohttp has closed the transport, which waits until the client has read what is left.
-            if self._transport is not None:
-                self._transport.abort()
+            # Tried for longer than others are: nobody could be told to try again.
+            answer = publisher.submit(
+                lambda: draft_from_frame(message, max_bytes=publisher.max_message_bytes),
+                seconds=PUBLISH_SECONDS,
+            )
+        except ChatError as error:
+            self.fail(error)
+            return
+        answer.add_done_callback(self._stored)
+        self._storing += 1
+        if self._storing == MAX_STORING and self.transport is not None:
+            self.transport.pause_reading()
 
-    async def finish_closing(self) -> None:
-        """Wait for a close of ours that is under way."""
-        if self._closing is not None:
-            await self._closing
-
-    async def _write_frame(self) -> None:
-        chunk = [self._waiting.popleft()]
-        size = len(chunk[0])
-        while self._waiting and size + len(self._waiting[0]) < MAX_FRAME_BYTES:
-            chunk.append(self._waiting.popleft())
-            size += len(chunk[-1])
-        await self._socket.send_frame(b"\n".join(chunk), WSMsgType.TEXT)
-        self._waiting_bytes -= sum(map(len, chunk))
-
-    async def _close(self, why: Closing) -> None:
-        if why is Closing.DRAINING:
-            async with self._publishing:  # what it published is stored before it goes
-                pass
-        self._waiting.clear()
-        await self.end(_CODES[why], why.value)
+    def _stored(self, answer: "asyncio.Future[Appended]") -> None:
+        if self._storing == MAX_STORING and self.transport is not None:
+            self.transport.resume_reading()
+        self._storing -= 1
+        error = answer.exception()
+        if isinstance(error, ChatError):
+            self.fail(error)
+        elif error is not None:
+            logger.error("a publish failed unexpectedly", exc_info=error)
+            self.send_close(1011, "unexpected error")
+        elif self._draining and not self._storing:
+            self.close(Closing.DRAINING)
 
 
 class WebSocketGateway:
     """Serves ``/ws``."""
 
     def __init__(self, room: Room, follower: Follower, publisher: Publisher, *, max_frame_bytes: int) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self.publisher = publisher
         self._room = room
         self._follower = follower
-        self._publisher = publisher
-        self._max_frame_bytes = max_frame_bytes
-        self.count = 0
+        self._heartbeats: DeadlineWheel[_Client] = DeadlineWheel(min(0.25, PING_SECONDS / 20))
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def count(self) -> int:
         """Connected clients."""
+        return len(self._heartbeats)
+
+    def open(self, query: Mapping[str, str]) -> WebSocketProtocol | None:
+        """Return the protocol of a new client; ``None`` where :meth:`handle` has to think or to refuse."""
+        try:
+            after, epoch = _position(query)
+        except Invalid:
+            return None
+        return _Client(self, after, epoch) if self._follower.knows(after, epoch) else None
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one client from handshake to close."""
-        after, epoch = _position(request)
+        """Serve one client whose handshake came through aiohttp."""
+        after, epoch = _position(request.query)
+        if not can_upgrade(request):
+            raise Invalid("expected a WebSocket handshake")
         if not await self._follower.can_decide(after, epoch, DECIDE_SECONDS):
             raise Unavailable("Redis is out of reach")
-        # Pongs have to be seen, so pings are not answered for us; no compression: see engine.py.
-        socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=self._max_frame_bytes)
-        if not socket.can_prepare(request):
-            raise Invalid("expected a WebSocket handshake")
-        await socket.prepare(request)
-        client = _Client(socket, request.transport, _PLAIN if after is None else _RESUMABLE)
-        self.count += 1
-        try:
-            await self._serve(client, after, epoch)
-        finally:
-            self.count -= 1
-            self._room.leave(client)
-        return socket
+        return await serve_websocket(request, _Client(self, after, epoch))
 
-    async def _serve(self, client: _Client, after: int | None, epoch: str | None) -> None:
+    def joined(self, client: "_Client") -> None:
+        """Take a client into the room; its handshake is answered."""
+        if client.transport is None:
+            return
+        now = asyncio.get_running_loop().time()
+        client.ping_due, client.pong_due = now + PING_SECONDS, now + PONG_WAIT_SECONDS
+        self._expect(client)
         timeline = self._follower.timeline
+        after, epoch = client.after, client.epoch
         if after is not None and not timeline.can_replay(after, epoch):
             # The protocol cannot say "load the history again", so all that is known is the answer.
             after, epoch = timeline.first_id - 1, None
         self._room.join(client, after=after, epoch=epoch)
-        writer = asyncio.get_running_loop().create_task(client.write())
-        try:
-            await client.read(self._publisher)
-        except TimeoutError:
-            await client.end(1001, f"no pong in {PONG_WAIT_SECONDS:.0f} s")
-        except TooLarge as error:
-            await client.end(1009, str(error))
-        except Unavailable as error:
-            await client.end(1013, str(error))
-        except Invalid as error:
-            await client.end(1008, str(error))
-        finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-            await client.finish_closing()
 
+    def left(self, client: "_Client") -> None:
+        """Take a client out of the room."""
+        self._heartbeats.drop(client)
+        self._room.leave(client)
 
-async def _publish(publisher: Publisher, frame: WSMessage) -> None:
-    """Publish one frame, trying for longer than the others do: nobody could be told to try again."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PUBLISH_SECONDS
-    # Its own nonce, where it has none: trying again must not double it.
-    nonce = secrets.token_hex(12)
-    while True:
-        try:
-            await publisher.publish(lambda: _draft(publisher, frame, nonce))
-        except Unavailable:
-            if loop.time() > deadline:
-                raise
-        else:
+    def alive(self, client: "_Client") -> None:
+        """A client has answered a ping."""
+        client.pong_due = asyncio.get_running_loop().time() + PONG_WAIT_SECONDS
+        self._expect(client)
+
+    def _expect(self, client: "_Client") -> None:
+        self._heartbeats.set(client, min(client.ping_due, client.pong_due))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        due = self._heartbeats.next_due()
+        if due is None or (self._timer is not None and self._timer.when() <= due):
             return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for client in self._heartbeats.expire(now):
+            if now >= client.pong_due:
+                client.send_close(1001, f"no pong in {PONG_WAIT_SECONDS:.0f} s")
+                continue
+            client.ping()
+            client.ping_due = now + PING_SECONDS
+            self._heartbeats.set(client, min(client.ping_due, client.pong_due))
+        self._schedule()
 
 
-def _draft(publisher: Publisher, frame: WSMessage, nonce: str) -> Draft:
-    if frame.type is not WSMsgType.TEXT:
-        raise Invalid("expected a text frame, got a binary one")
-    draft = draft_from_frame(frame.data, max_bytes=publisher.max_message_bytes)
-    return draft if draft.nonce else dataclasses.replace(draft, nonce=nonce)
-
-
-def _position(request: web.Request) -> tuple[int | None, str | None]:
-    after, epoch = request.query.get("after"), request.query.get("epoch")
+def _position(query: Mapping[str, str]) -> tuple[int | None, str | None]:
+    after, epoch = query.get("after"), query.get("epoch")
     if after is None:
         return None, None
     if not _ID.fullmatch(after):

@@ -25,7 +25,7 @@ from ditochat.log.scripts import APPEND
 from ditochat.message import Draft
 from ditochat.metrics import Metrics
 
-__all__ = ["Appended", "Appender"]
+__all__ = ["DEADLINE_SECONDS", "Appended", "Appender"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,42 @@ class _Waiting:
     answer: "asyncio.Future[Appended]"
 
 
+class _Patience:
+    """Answers that may take ``seconds`` each: in order of arrival, and so of deadline, with one timer for all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.answers: dict[asyncio.Future[Appended], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def add(self, answer: "asyncio.Future[Appended]") -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._seconds
+        if not self.answers:
+            self._timer = loop.call_at(due, self._expire)
+        self.answers[answer] = due
+        answer.add_done_callback(self._answered)
+
+    def _answered(self, answer: "asyncio.Future[Appended]") -> None:
+        self.answers.pop(answer, None)
+        if not self.answers and self._timer is not None:
+            self._timer.cancel()
+
+    def _expire(self) -> None:
+        """Answer those whose time is up; what was not sent to Redis yet will not be."""
+        loop = asyncio.get_running_loop()
+        for answer, due in list(self.answers.items()):
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._expire)
+                return
+            del self.answers[answer]
+            if not answer.done():
+                answer.set_exception(Unavailable("Redis does not answer; try again"))
+
+
 class Appender:
     """The one way into the log, for all gateways of this instance."""
 
@@ -81,7 +117,7 @@ class Appender:
         self._max_message_bytes = max_message_bytes
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
-        self._unanswered: set[asyncio.Future[Appended]] = set()
+        self._patience: dict[float, _Patience] = {}
 
     async def append(self, draft: Draft) -> Appended:
         """Store one message; drafts are stored in the order of these calls.
@@ -90,18 +126,23 @@ class Appender:
             TooLarge: as stored it would exceed the limit.
             Unavailable: Redis did not answer in time.
         """
-        if len(self._unanswered) >= MAX_UNANSWERED:
+        return await self.submit(draft)
+
+    def submit(self, draft: Draft, *, seconds: float = DEADLINE_SECONDS) -> "asyncio.Future[Appended]":
+        """Hand in one message; the future has the answer of :meth:`append`, or its error, within ``seconds``.
+
+        Raises:
+            Unavailable: too many are waiting already.
+        """
+        if sum(map(len, self._patience.values())) >= MAX_UNANSWERED:
             raise Unavailable("too many messages are waiting for Redis")
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._unanswered.add(answer)
-        answer.add_done_callback(self._unanswered.discard)
+        if seconds not in self._patience:
+            self._patience[seconds] = _Patience(seconds)
+        self._patience[seconds].add(answer)
         self._waiting.append(_Waiting(draft, answer))
         self._arrived.set()
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return await answer
-        except TimeoutError:
-            raise Unavailable("Redis does not answer; try again") from None
+        return answer
 
     async def run(self) -> None:
         """Send what arrives, until cancelled."""
@@ -114,8 +155,8 @@ class Appender:
 
     async def settle(self) -> None:
         """Wait until everything that was handed in has its answer."""
-        while self._unanswered:
-            await asyncio.wait(tuple(self._unanswered))
+        while unanswered := [answer for patience in self._patience.values() for answer in patience.answers]:
+            await asyncio.wait(unanswered)
 
     def _take(self) -> list[_Waiting]:
         """Take the next batch, without those who were answered `unavailable` meanwhile."""

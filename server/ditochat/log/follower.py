@@ -120,7 +120,7 @@ class Follower:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        while not self._knows(after, epoch):
+        while not self.knows(after, epoch):
             try:
                 async with asyncio.timeout_at(deadline):
                     await self.synchronize()
@@ -132,7 +132,8 @@ class Follower:
                 return True
         return True
 
-    def _knows(self, after: int | None, epoch: str | None) -> bool:
+    def knows(self, after: int | None, epoch: str | None) -> bool:
+        """Tell whether :meth:`can_decide` would answer at once."""
         timeline = self.timeline
         if timeline.epoch is None:
             return False

@@ -1,0 +1,224 @@
+"""A WebSocket connection on asyncio: RFC 6455 frames on one side, a handler's methods on the other.
+
+One slim object per connection, and no task, queue or stream: what arrives is handed on within
+``data_received``, what is sent is written to the transport at once.
+"""
+
+import asyncio
+import base64
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+from ditochat.engine.frames import FrameParser, Opcode, encode_close, encode_frame
+
+__all__ = ["WebSocketProtocol", "accept_key", "accept_response", "handshake_key", "join_frames"]
+
+# RFC 6455, section 1.3
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY_BYTES: Final = 16
+# How long a peer may take to answer a close frame.
+CLOSE_SECONDS: Final = 5.0
+# As much as asyncio's transports buffer before they ask for a pause.
+PIECE_BYTES: Final = 64 * 1024
+_HEAD: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+)
+
+
+def handshake_key(method: str, headers: Mapping[str, str]) -> str | None:
+    """Return the key of a valid opening handshake (RFC 6455, section 4.2.1), else ``None``.
+
+    ``headers`` has lower-case names, or finds them in any case.
+    """
+    connection = {token.strip() for token in headers.get("connection", "").lower().split(",")}
+    key = headers.get("sec-websocket-key", "").strip()
+    try:
+        valid_key = len(base64.b64decode(key, validate=True)) == _KEY_BYTES
+    except ValueError:
+        return None
+    valid = (
+        method == "GET"
+        and headers.get("upgrade", "").strip().lower() == "websocket"
+        and "upgrade" in connection
+        and headers.get("sec-websocket-version", "").strip() == "13"
+        and valid_key
+    )
+    return key if valid else None
+
+
+def accept_key(key: str) -> str:
+    """Return what proves that the handshake was understood (RFC 6455, section 4.2.2)."""
+    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
+
+
+def accept_response(key: str) -> bytes:
+    """Return the server's half of the handshake (RFC 6455, section 4.2.2); no extension is accepted."""
+    return _HEAD + accept_key(key).encode() + b"\r\n\r\n"
+
+
+def join_frames(frames: Sequence[bytes]) -> Sequence[bytes]:
+    """Join frames into pieces of at most :data:`PIECE_BYTES`, or of one frame: each is one system call."""
+    if len(frames) == 1:
+        return frames
+    joined = b"".join(frames)
+    if len(joined) <= PIECE_BYTES:
+        return (joined,)
+    pieces: list[list[bytes]] = [[]]
+    size = 0
+    for frame in frames:
+        if pieces[-1] and size + len(frame) > PIECE_BYTES:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(frame)
+        size += len(frame)
+    return [b"".join(piece) for piece in pieces]
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """The server's end of one connection; subclasses say what messages mean.
+
+    ``max_message_bytes`` bounds what one message may take up.
+    """
+
+    __slots__ = ("backlog", "backlog_bytes", "close_sent", "farewell", "parser", "paused", "transport")
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self.parser = FrameParser(max_message_bytes)
+        self.transport: asyncio.Transport | None = None
+        self.close_sent = False
+        self.farewell: asyncio.TimerHandle | None = None
+        self.paused = False
+        self.backlog: deque[bytes] | None = None
+        self.backlog_bytes = 0
+
+    def message_received(self, message: str | bytes) -> None:
+        """Take one message."""
+        raise NotImplementedError
+
+    def pinged(self, payload: bytes) -> None:
+        """Answer a ping (section 5.5.3)."""
+        self.write_now(encode_frame(Opcode.PONG, payload))
+
+    def pong_received(self) -> None:
+        """Take the answer to a ping of ours."""
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        raise NotImplementedError
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over a connection whose handshake is done."""
+        # (asyncio declares it wider; uvloop's transports are no subclass.)
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on the messages in ``data``, answer its control frames."""
+        for frame in self.parser.feed(data):
+            if self.close_sent:
+                if frame[0] is Opcode.CLOSE and self.transport is not None:
+                    self.transport.close()
+            elif frame[0] is Opcode.TEXT or frame[0] is Opcode.BINARY:
+                self.message_received(frame[1])
+            elif frame[0] is Opcode.PING:
+                self.pinged(frame[1])
+            elif frame[0] is Opcode.PONG:
+                self.pong_received()
+            elif frame[0] is Opcode.CLOSE:
+                # Section 5.5.1: a close frame is answered by one, with the code that it had.
+                self.send_close(frame[1].code or 1000)
+                if self.transport is not None:
+                    self.transport.close()
+        if self.parser.violation is not None:
+            self.send_close(self.parser.violation.code, self.parser.violation.reason)
+            # Its close frame cannot be found in what it sends now, but the end of its stream can.
+            if self.transport is not None and not self.backlog and self.transport.can_write_eof():
+                self.transport.write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is closed, by whomever."""
+        self.close_sent = True
+        self.transport = None
+        self.backlog = None
+        self.backlog_bytes = 0
+        if self.farewell is not None:
+            self.farewell.cancel()
+        self.closed()
+
+    def pause_writing(self) -> None:
+        """The peer reads more slowly than we write: keep what follows back."""
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """The peer has read on."""
+        self.paused = False
+        backlog = self.backlog
+        while backlog and not self.paused and self.transport is not None:
+            frames = backlog.popleft()
+            self.backlog_bytes -= len(frames)
+            self.transport.write(frames)
+        if not backlog:
+            self.backlog = None
+
+    def write(self, pieces: Sequence[bytes]) -> int:
+        """Send whole frames; return how many bytes wait for the peer now.
+
+        What the transport does not take at once is kept back, so that a ping, or a close frame, can still
+        overtake it.
+        """
+        transport = self.transport
+        if transport is None or self.close_sent:
+            return 0
+        for frames in pieces:
+            if self.paused:
+                self._keep_back(frames)
+            else:
+                transport.write(frames)
+        return transport.get_write_buffer_size() + self.backlog_bytes
+
+    def write_now(self, frame: bytes) -> None:
+        """Send a control frame, ahead of what is kept back."""
+        if self.transport is not None and not self.close_sent:
+            self.transport.write(frame)
+
+    def ping(self) -> None:
+        """Ask whether the peer is there."""
+        self.write_now(encode_frame(Opcode.PING, b""))
+
+    def send_close(self, code: int = 1000, reason: str = "", *, drop: bool = False) -> None:
+        """Send a close frame behind what waits, or in its place; the connection ends with the peer's answer.
+
+        To close the socket at once would make the kernel drop what the peer has not read yet, if the peer is
+        sending (RFC 6455, section 7.1.1, and RFC 1122, section 4.2.2.13). A peer that does not answer is cut
+        off after :meth:`farewell_seconds`.
+        """
+        if self.transport is None or self.close_sent:
+            return
+        if drop:
+            self.backlog = None
+            self.backlog_bytes = 0
+        if self.backlog:
+            self._keep_back(encode_close(code, reason))
+        else:
+            self.transport.write(encode_close(code, reason))
+        self.close_sent = True
+        loop = asyncio.get_running_loop()
+        self.farewell = loop.call_later(self.farewell_seconds(), self.abort)
+
+    def farewell_seconds(self) -> float:
+        """Return how long the peer may take to read what waits and to answer a close frame."""
+        return CLOSE_SECONDS
+
+    def abort(self) -> None:
+        """Close at once; what is buffered is lost."""
+        if self.transport is not None:
+            self.close_sent = True
+            self.transport.abort()
+
+    def _keep_back(self, frames: bytes) -> None:
+        if self.backlog is None:
+            self.backlog = deque()
+        self.backlog.append(frames)
+        self.backlog_bytes += len(frames)
