@@ -1,0 +1,1 @@
+"""Measures ditochat beside other chat servers: `python -m bench`, or `make bench`."""
