@@ -135,9 +135,10 @@ class _Server:
         # A client that gives up its poll takes nothing with it: the session ends, a replay follows.
         runner = web.AppRunner(self._web, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
+        server: asyncio.Server | None = None
         try:
             server = await self._listen(runner)
-            async with server, asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as tasks:
                 parts = [
                     tasks.create_task(self._follower.run()),
                     tasks.create_task(self._appender.run()),
@@ -149,6 +150,9 @@ class _Server:
                 for part in parts:
                     part.cancel()
         finally:
+            # Not waited for: since Python 3.12 that is for all connections, of which a proxy keeps some open.
+            if server is not None:
+                server.close()
             await runner.cleanup()
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
