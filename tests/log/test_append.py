@@ -8,7 +8,7 @@ import pytest
 from ditochat.errors import TooLarge, Unavailable
 from ditochat.log import appender as appender_module
 from ditochat.log import envelope
-from ditochat.log.keys import CHANNEL, ID_KEY, LIST_KEY, LOG_KEYS, nonce_key
+from ditochat.log.keys import CHANNEL, EPOCH_KEY, ID_KEY, LIST_KEY, LOG_KEYS, nonce_key
 from ditochat.log.scripts import APPEND
 from ditochat.message import StoredMessage
 from tests.harness.redis_server import RedisServer
@@ -141,7 +141,7 @@ async def test_what_is_published_is_what_is_stored(log: Log) -> None:
     while published is None:
         published = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
     await pubsub.aclose()
-    epoch = log.timeline.epoch
+    epoch = (await log.redis.execute_command("GET", EPOCH_KEY)).decode()
     assert envelope.open_envelope(published["data"]) == (epoch, appended.text)
 
 
