@@ -343,8 +343,11 @@ async def test_close_while_polling_delivers_what_waits_and_then_close(count: int
         assert not at.engine.is_open(client.sid)
         if held:
             await client.held()
+        last = b""
         while "1" not in client.packets:
-            await client.get()
+            last = await client.get()
+        # By itself: socket.io-client would drop what comes in one payload with it.
+        assert last in (b"", b"1")
         assert client.packets == [*(f"4{number}" for number in range(count)), "1"]
         assert await client.refused()
         assert at.engine.unfinished == 0
@@ -378,7 +381,7 @@ async def test_close_during_the_upgrade_delivers_what_waits_on_the_websocket() -
         at.engine.close(client.sid)
         assert await client.get() == b"6"
         socket.say("5")
-        assert await socket.packets(3) == ["4a", "4b", "1"]
+        assert await socket.packets(2) == ["4a", "4b"]
         assert await socket.close_code() == 1000
         assert at.ended == {client.sid: "server disconnect"}
         assert at.engine.unfinished == 0
@@ -393,7 +396,8 @@ async def test_close_during_an_upgrade_that_is_given_up_delivers_by_polling() ->
             assert await client.get() == b"6"
             socket.send(CLOSE, b"\x03\xe8")
             assert await socket.close_code() == 1000
-        assert await client.get() == b"4a\x1e4b\x1e1"
+        assert await client.get() == b"4a\x1e4b"
+        assert await client.get() == b"1"
         assert await client.refused()
 
 

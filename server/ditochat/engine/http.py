@@ -12,7 +12,7 @@ from aiohttp import web
 from ditochat.engine.handover import can_upgrade, serve_websocket
 from ditochat.engine.packets import BadPacket
 from ditochat.engine.server import Connection, EngineServer, EngineSocket
-from ditochat.engine.session import NOOP, Poll
+from ditochat.engine.session import CLOSE, NOOP, Poll
 
 __all__ = ["EngineHttp", "websocket_session"]
 
@@ -67,6 +67,8 @@ class EngineHttp:
         answer, connection = self._engine.poll(sid)
         if connection is None or answer in (Poll.REFUSED, Poll.CONFLICT):
             return _bad("no session to poll")
+        if answer is Poll.CLOSE:
+            return _ok(CLOSE)
         if answer is Poll.NOOP:
             return _ok(NOOP)
         if answer is Poll.DATA:

@@ -15,7 +15,6 @@ from ditochat.engine.frames import Opcode, encode_frame
 from ditochat.engine.packets import BadPacket, Packet, PacketType, decode_frame, decode_payload, encode_text
 from ditochat.engine.session import (
     CLOSE,
-    MAX_PACKETS_IN_A_POLL,
     NOOP,
     CloseReason,
     Config,
@@ -278,9 +277,12 @@ class EngineServer:
         connection = self.connections.get(sid) or self._leaving.get(sid)
         if connection is None:
             return Poll.REFUSED, None
+        if connection.leaving and not connection.queue and not connection.probing:
+            self._end(connection, CloseReason.SERVER)
+            return Poll.CLOSE, connection
         answer = connection.poll()
-        if connection.leaving and answer is Poll.DATA:
-            self._fetched(connection, len(connection.queue or ()) - MAX_PACKETS_IN_A_POLL)
+        if connection.leaving:
+            self._give_time(connection)
         if answer is Poll.CONFLICT:
             connection.answer_held(CLOSE)
             self._forget(connection, CloseReason.TRANSPORT_ERROR)
@@ -389,24 +391,27 @@ class EngineServer:
             self._forget(connection, reason)
 
     def _leave(self, connection: Connection) -> None:
-        """Close a session that polls: it has a moment to fetch what waits, and CLOSE behind it."""
-        connection.say("1", 1)
+        """Close a session that polls: it has a moment to fetch what waits, and then, by itself, CLOSE.
+
+        socket.io-client hands packets on in the next turn of its loop but closes at once, so that CLOSE in one
+        payload with others would have it drop them.
+        """
         connection.leaving = True
         self._heartbeats.drop(connection)
         self._deadlines.drop(connection)
         del self.connections[connection.sid]
         self._leaving[connection.sid] = connection
-        self._fetched(connection, len(connection.queue or ()))
-        self._answer_soon(connection)
+        if connection.held is not None and not connection.queue:
+            self._end(connection, CloseReason.SERVER)
+        else:
+            self._give_time(connection)
+            self._answer_soon(connection)
         self._handlers["disconnect"](connection.sid, CloseReason.SERVER.value)
 
-    def _fetched(self, connection: Connection, waiting: int) -> None:
-        """Give a client that is leaving time for its next poll, or forget it when nothing is ``waiting``."""
-        if waiting > 0:
-            self._deadlines.set(connection, self._now() + LAST_POLL_SECONDS)
-            self._schedule()
-        else:
-            self._end(connection, CloseReason.SERVER)
+    def _give_time(self, connection: Connection) -> None:
+        """Give a client that is leaving time for its next poll."""
+        self._deadlines.set(connection, self._now() + LAST_POLL_SECONDS)
+        self._schedule()
 
     def _answer_soon(self, connection: Connection) -> None:
         """Answer the GET that is held with all that is said in this turn of the loop."""
@@ -419,7 +424,7 @@ class EngineServer:
         if connection.held is not None and connection.queue:
             connection.answer_held(connection.take_payload())
             if connection.leaving:
-                self._fetched(connection, len(connection.queue))
+                self._give_time(connection)
 
     def _forget(self, connection: Connection, reason: CloseReason) -> None:
         self._heartbeats.drop(connection)

@@ -40,6 +40,8 @@ class Poll(Enum):
     """400: there is no session to poll (any more), or it is on a WebSocket."""
     CONFLICT = auto()
     """400, and the GET that was held already gets CLOSE: the session has ended."""
+    CLOSE = auto()
+    """200 with CLOSE: the session has ended, and all that waited has been fetched."""
     NOOP = auto()
     """200 with NOOP: the client is moving to a WebSocket."""
     DATA = auto()
