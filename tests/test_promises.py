@@ -194,7 +194,7 @@ async def test_g1_everybody_sees_one_order(instances: StartInstances, js_clients
             await frontend.wait_for(last=last)
         for python in (python_first, python_second):
             await python.wait_for_last(last)
-        for reader in readers:
+        for reader in (*readers, *publishers):
             await reader.wait_for(last=last)
 
         (history, other_history) = await histories(two, last)

@@ -806,8 +806,10 @@ async def test_sigterm_moves_all_clients_to_another_instance(
 
             to_redis.blackhole()
             publishing = asyncio.create_task(writer.emit_many(["under way"] * 10))
-            # Its answer needs no Redis, and comes when those before it have been taken.
-            assert "unknown event" in str(await writer.emit("are they there?"))
+            # Its answer needs no Redis, and comes when those before it have been taken. A task, too: tasks begin
+            # in the order in which they are made.
+            asked = asyncio.create_task(writer.emit("are they there?"))
+            assert "unknown event" in str(await asked)
             stopping = asyncio.create_task(leaving.terminate())
             await eventually(
                 lambda: _draining(leaving), otherwise=lambda: leaving.explain("does not say that it drains")
