@@ -70,18 +70,12 @@ class Outgoing:
 class Burst:
     """Packets that go out together, to one client or to many; joined once for all of them."""
 
-    __slots__ = ("_pieces", "packets")
+    __slots__ = ("packets", "pieces")
 
     def __init__(self, packets: Sequence[Outgoing]) -> None:
         self.packets = packets
-        self._pieces: Sequence[bytes] | None = None
-
-    @property
-    def pieces(self) -> Sequence[bytes]:
+        self.pieces = join_frames([packet.frame for packet in packets])
         """All packets as WebSocket frames, joined into pieces of some size."""
-        if self._pieces is None:
-            self._pieces = join_frames([packet.frame for packet in self.packets])
-        return self._pieces
 
 
 class Connection(Session):
@@ -202,10 +196,14 @@ class EngineServer:
     def put(self, sid: str, burst: Burst) -> int:
         """Send packets; return how many bytes wait for this client now."""
         connection = self.connections.get(sid)
-        if connection is None:
-            return 0
+        return 0 if connection is None else self.send_burst(connection, burst)
+
+    def send_burst(self, connection: Connection, burst: Burst) -> int:
+        """Do what :meth:`put` does, for who has the session at hand."""
         if connection.socket is not None:
             return connection.socket.write(burst.pieces)
+        if connection.sid not in self.connections:
+            return 0
         for packet in burst.packets:
             connection.say(packet.text, len(packet.frame))
         self._answer_soon(connection)

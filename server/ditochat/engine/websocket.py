@@ -7,6 +7,7 @@ One slim object per connection, and no task, queue or stream: what arrives is ha
 import asyncio
 import base64
 import hashlib
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
@@ -20,8 +21,10 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES: Final = 16
 # How long a peer may take to answer a close frame.
 CLOSE_SECONDS: Final = 5.0
-# As much as asyncio's transports buffer before they ask for a pause.
+# What one system call is given at most.
 PIECE_BYTES: Final = 64 * 1024
+# In place of a descriptor: write by the transport.
+_BY_TRANSPORT: Final = -1
 _HEAD: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
@@ -83,7 +86,17 @@ class WebSocketProtocol(asyncio.Protocol):
     ``max_message_bytes`` bounds what one message may take up.
     """
 
-    __slots__ = ("backlog", "backlog_bytes", "close_sent", "farewell", "parser", "paused", "transport")
+    __slots__ = (
+        "_descriptor",
+        "_writable",
+        "backlog",
+        "backlog_bytes",
+        "close_sent",
+        "farewell",
+        "parser",
+        "paused",
+        "transport",
+    )
 
     def __init__(self, max_message_bytes: int) -> None:
         self.parser = FrameParser(max_message_bytes)
@@ -93,6 +106,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self.paused = False
         self.backlog: deque[bytes] | None = None
         self.backlog_bytes = 0
+        # The socket's descriptor, where we may write to it ourselves ...
+        self._descriptor = _BY_TRANSPORT
+        # ... and while we may: nothing waits in the transport, and no close frame is sent.
+        self._writable = _BY_TRANSPORT
 
     def message_received(self, message: str | bytes) -> None:
         """Take one message."""
@@ -112,7 +129,20 @@ class WebSocketProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over a connection whose handshake is done."""
         # (asyncio declares it wider; uvloop's transports are no subclass.)
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = taken = cast(asyncio.Transport, transport)
+        # A transport of asyncio's own asks for a pause as soon as anything waits in it. So as long as it has
+        # not, we write to the socket ourselves: a delivery costs 1.2 us less than by way of it.
+        taken.set_write_buffer_limits(0)
+        self.paused = taken.get_write_buffer_size() > 0
+        socket = taken.get_extra_info("socket")
+        if (
+            isinstance(transport, asyncio.Transport)
+            and socket is not None
+            and taken.get_extra_info("sslcontext") is None
+        ):
+            self._descriptor = socket.fileno()
+            if not self.paused:
+                self._writable = self._descriptor
 
     def data_received(self, data: bytes) -> None:
         """Hand on the messages in ``data``, answer its control frames."""
@@ -141,6 +171,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """The transport is closed, by whomever."""
         self.close_sent = True
         self.transport = None
+        self._descriptor = self._writable = _BY_TRANSPORT
         self.backlog = None
         self.backlog_bytes = 0
         if self.farewell is not None:
@@ -150,38 +181,51 @@ class WebSocketProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer reads more slowly than we write: keep what follows back."""
         self.paused = True
+        self._writable = _BY_TRANSPORT
 
     def resume_writing(self) -> None:
         """The peer has read on."""
         self.paused = False
-        backlog = self.backlog
-        while backlog and not self.paused and self.transport is not None:
-            frames = backlog.popleft()
-            self.backlog_bytes -= len(frames)
-            self.transport.write(frames)
-        if not backlog:
+        while self.backlog and not self.paused and self.transport is not None:
+            self.transport.write(self._take_kept_back(self.backlog))
+        if not self.backlog:
             self.backlog = None
+            if not self.paused and not self.close_sent:
+                self._writable = self._descriptor
 
     def write(self, pieces: Sequence[bytes]) -> int:
         """Send whole frames; return how many bytes wait for the peer now.
 
-        What the transport does not take at once is kept back, so that a ping, or a close frame, can still
-        overtake it.
+        What is not taken at once is kept back, so that a ping, or a close frame, can still overtake it.
         """
-        transport = self.transport
-        if transport is None or self.close_sent:
-            return 0
+        waiting = 0
         for frames in pieces:
-            if self.paused:
-                self._keep_back(frames)
-            else:
-                transport.write(frames)
-        return transport.get_write_buffer_size() + self.backlog_bytes
+            waiting = self._write(frames)
+        return waiting
 
     def write_now(self, frame: bytes) -> None:
         """Send a control frame, ahead of what is kept back."""
         if self.transport is not None and not self.close_sent:
             self.transport.write(frame)
+
+    def _write(self, frames: bytes) -> int:
+        """Send some frames, or keep them back; return how many bytes wait."""
+        if self._writable != _BY_TRANSPORT:
+            try:
+                sent = os.write(self._writable, frames)
+            except OSError:
+                sent = 0  # it would block; or the transport meets the same error, and knows what to do
+            if sent == len(frames):
+                return 0
+            frames = frames[sent:]
+        transport = self.transport
+        if transport is None or self.close_sent:
+            return 0
+        if self.paused:
+            self._keep_back(frames)
+        else:
+            transport.write(frames)
+        return transport.get_write_buffer_size() + self.backlog_bytes
 
     def ping(self) -> None:
         """Ask whether the peer is there."""
@@ -204,6 +248,7 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self.transport.write(encode_close(code, reason))
         self.close_sent = True
+        self._writable = _BY_TRANSPORT
         loop = asyncio.get_running_loop()
         self.farewell = loop.call_later(self.farewell_seconds(), self.abort)
 
@@ -215,6 +260,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Close at once; what is buffered is lost."""
         if self.transport is not None:
             self.close_sent = True
+            self._writable = _BY_TRANSPORT
             self.transport.abort()
 
     def _keep_back(self, frames: bytes) -> None:
@@ -222,3 +268,13 @@ class WebSocketProtocol(asyncio.Protocol):
             self.backlog = deque()
         self.backlog.append(frames)
         self.backlog_bytes += len(frames)
+
+    def _take_kept_back(self, backlog: deque[bytes]) -> bytes:
+        """Take out as much as one system call is given."""
+        taken = [backlog.popleft()]
+        size = len(taken[0])
+        while backlog and size + len(backlog[0]) <= PIECE_BYTES:
+            taken.append(backlog.popleft())
+            size += len(taken[-1])
+        self.backlog_bytes -= size
+        return b"".join(taken)
