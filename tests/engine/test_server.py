@@ -252,8 +252,7 @@ async def come_and_go_polling(at: Server, way: int) -> None:
                 assert (await client.posts.request("POST", client.target, b"1")).status == 200
 
 
-async def test_a_thousand_comings_and_goings_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "UPGRADE_SECONDS", 0.5)
+async def test_a_thousand_comings_and_goings_leave_nothing() -> None:
     async with served(ping_interval=2.0, ping_timeout=2.0) as at:
         async with websocket(at):
             pass
@@ -270,8 +269,28 @@ async def test_a_thousand_comings_and_goings_leave_nothing(monkeypatch: pytest.M
         # A timer that waits for nobody any more is allowed to run once.
         await until(lambda: timers() <= scheduled)
         assert engine.unfinished == 0
-        assert len(engine._heartbeats) == len(engine._deadlines) == 0  # noqa: SLF001 - what is left behind
+        wheels = (engine._heartbeats, engine._deadlines, engine._upgrades)  # noqa: SLF001 - what is left behind
+        assert [len(wheel) for wheel in wheels] == [0, 0, 0]
         await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        await until(lambda: living() <= objects)
+
+
+@pytest.mark.parametrize("end", ["moved", "aborted", "refused"])
+async def test_an_upgrade_that_is_over_leaves_no_deadline(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr(server_module, "UPGRADE_SECONDS", 3600.0)
+    async with served() as at:
+        objects = living()
+        async with polling(at) as client, websocket(at, client.sid) as (socket, _):
+            if end == "moved":
+                await probed(socket)
+                socket.say("5", "1")
+            elif end == "aborted":
+                socket.http.reset()
+            else:
+                socket.say("no probe")
+                assert await socket.close_code() == 1000
+            await client.posts.request("POST", client.target, b"1")
+            await at.has_ended(client.sid)
         await until(lambda: living() <= objects)
 
 

@@ -149,6 +149,7 @@ class EngineServer:
             max(MIN_GRANULE_SECONDS, min(MAX_GRANULE_SECONDS, granule))
         )
         self._deadlines: DeadlineWheel[Connection] = DeadlineWheel(MAX_GRANULE_SECONDS)
+        self._upgrades: DeadlineWheel[EngineSocket] = DeadlineWheel(MAX_GRANULE_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -266,7 +267,8 @@ class EngineServer:
             asyncio.get_running_loop().call_soon(socket.send_close)
         else:
             connection.candidate = socket
-            asyncio.get_running_loop().call_later(UPGRADE_SECONDS, self._give_up_upgrade, connection, socket)
+            self._upgrades.set(socket, self._now() + UPGRADE_SECONDS)
+            self._schedule()
         return socket
 
     def poll(self, sid: str) -> tuple[Poll, Connection | None]:
@@ -324,6 +326,7 @@ class EngineServer:
     def socket_closed(self, socket: EngineSocket) -> None:
         """A WebSocket is gone."""
         connection = socket.connection
+        self._upgrades.drop(socket)
         if connection.socket is socket:
             connection.socket = None
             self._end(connection, CloseReason.TRANSPORT_CLOSE)
@@ -371,16 +374,13 @@ class EngineServer:
             connection.answer_held(NOOP)
             return
         connection.candidate, connection.socket = None, socket
+        self._upgrades.drop(socket)
         connection.answer_held(NOOP)
         frames = [_frame_of(text) for text in connection.take_all()]
         if frames:
             socket.write(join_frames(frames))
         if connection.leaving:
             self._end(connection, CloseReason.SERVER)
-
-    def _give_up_upgrade(self, connection: Connection, socket: EngineSocket) -> None:
-        if connection.candidate is socket:
-            socket.send_close()
 
     def _end(self, connection: Connection, reason: CloseReason) -> None:
         """Close a session and its transports."""
@@ -445,7 +445,8 @@ class EngineServer:
 
     def _schedule(self) -> None:
         """Have the timer run at the next deadline; one timer serves all."""
-        dues = [due for wheel in (self._heartbeats, self._deadlines) if (due := wheel.next_due()) is not None]
+        wheels: tuple[DeadlineWheel[Any], ...] = (self._heartbeats, self._deadlines, self._upgrades)
+        dues = [due for wheel in wheels if (due := wheel.next_due()) is not None]
         if not dues or (self._timer is not None and self._timer.when() <= min(dues)):
             return
         if self._timer is not None:
@@ -466,6 +467,8 @@ class EngineServer:
                 self._ping(connection)
         for connection in self._deadlines.expire(now):
             self._end(connection, CloseReason.TRANSPORT_CLOSE)
+        for socket in self._upgrades.expire(now):
+            socket.send_close()
         self._schedule()
 
     def _ping(self, connection: Connection) -> None:
