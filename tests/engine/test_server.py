@@ -208,6 +208,20 @@ async def test_all_that_is_said_in_one_turn_comes_with_one_poll() -> None:
         assert await client.held() == b"4a\x1e4b\x1e4c"
 
 
+@pytest.mark.parametrize("abort", [True, False])
+async def test_a_post_whose_session_ends_before_its_body_is_refused(abort: bool) -> None:
+    async with served() as at, polling(at) as client:
+        expecting = {"Expect": "100-continue", "Content-Length": "7"}
+        client.posts.send_request("POST", client.target, headers=expecting)
+        assert (await client.posts.answer(bodiless=True)).status == 100  # the request is being served
+        client.posts.send(b"4to")
+        at.engine.close(client.sid, abort=abort)
+        client.posts.send(b"late")
+        answer = await client.posts.answer()
+        assert (answer.status, answer.body) == (400, b"no session to post to")
+        assert at.received == []
+
+
 # ---- nothing left behind
 
 

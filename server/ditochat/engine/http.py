@@ -93,6 +93,8 @@ class EngineHttp:
         body = await request.read()
         if len(body) > limit:  # it came in chunks, so that its length was not known before
             raise web.HTTPRequestEntityTooLarge(limit, len(body))
+        if not self._engine.is_open(sid):  # it ended while the body was on its way
+            return _bad("no session to post to")
         try:
             self._engine.payload_received(connection, body)
         except BadPacket as error:
