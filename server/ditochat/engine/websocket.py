@@ -88,6 +88,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_descriptor",
+        "_soon",
         "_writable",
         "backlog",
         "backlog_bytes",
@@ -108,8 +109,9 @@ class WebSocketProtocol(asyncio.Protocol):
         self.backlog_bytes = 0
         # The socket's descriptor, where we may write to it ourselves ...
         self._descriptor = _BY_TRANSPORT
-        # ... and while we may: nothing waits in the transport, and no close frame is sent.
+        # ... and while we may: nothing waits here or in the transport, and no close frame is sent.
         self._writable = _BY_TRANSPORT
+        self._soon: list[bytes] | None = None
 
     def message_received(self, message: str | bytes) -> None:
         """Take one message."""
@@ -141,8 +143,7 @@ class WebSocketProtocol(asyncio.Protocol):
             and taken.get_extra_info("sslcontext") is None
         ):
             self._descriptor = socket.fileno()
-            if not self.paused:
-                self._writable = self._descriptor
+            self._write_directly()
 
     def data_received(self, data: bytes) -> None:
         """Hand on the messages in ``data``, answer its control frames."""
@@ -172,6 +173,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.close_sent = True
         self.transport = None
         self._descriptor = self._writable = _BY_TRANSPORT
+        self._soon = None
         self.backlog = None
         self.backlog_bytes = 0
         if self.farewell is not None:
@@ -190,8 +192,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.write(self._take_kept_back(self.backlog))
         if not self.backlog:
             self.backlog = None
-            if not self.paused and not self.close_sent:
-                self._writable = self._descriptor
+            self._write_directly()
 
     def write(self, pieces: Sequence[bytes]) -> int:
         """Send whole frames; return how many bytes wait for the peer now.
@@ -202,6 +203,19 @@ class WebSocketProtocol(asyncio.Protocol):
         for frames in pieces:
             waiting = self._write(frames)
         return waiting
+
+    def write_soon(self, frame: bytes) -> None:
+        """Send a frame with all that goes to this peer in this turn of the loop: one system call for all.
+
+        What is written meanwhile stays behind it.
+        """
+        if self.transport is None or self.close_sent:
+            return
+        if self._soon is None:
+            self._soon = []
+            self._writable = _BY_TRANSPORT
+            asyncio.get_running_loop().call_soon(self._write_what_is_due)
+        self._soon.append(frame)
 
     def write_now(self, frame: bytes) -> None:
         """Send a control frame, ahead of what is kept back."""
@@ -221,11 +235,24 @@ class WebSocketProtocol(asyncio.Protocol):
         transport = self.transport
         if transport is None or self.close_sent:
             return 0
-        if self.paused:
+        if self._soon is not None:
+            self._soon.append(frames)
+        elif self.paused:
             self._keep_back(frames)
         else:
             transport.write(frames)
         return transport.get_write_buffer_size() + self.backlog_bytes
+
+    def _write_what_is_due(self) -> None:
+        frames, self._soon = self._soon, None
+        if frames is not None:
+            self._write_directly()
+            self.write(join_frames(frames))
+
+    def _write_directly(self) -> None:
+        """Write to the socket from now on, if nothing speaks against it."""
+        if not self.paused and not self.close_sent and self._soon is None:
+            self._writable = self._descriptor
 
     def ping(self) -> None:
         """Ask whether the peer is there."""
@@ -241,8 +268,9 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.transport is None or self.close_sent:
             return
         if drop:
-            self.backlog = None
+            self.backlog = self._soon = None
             self.backlog_bytes = 0
+        self._write_what_is_due()
         if self.backlog:
             self._keep_back(encode_close(code, reason))
         else:

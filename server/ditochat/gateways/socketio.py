@@ -99,6 +99,14 @@ class _Client:
             return socket.write(packed.pieces)
         return self._engine.send_burst(self._connection, packed)
 
+    def acknowledge(self, answer: Outgoing) -> None:
+        """Send an acknowledgement, with what else goes to this client now."""
+        socket = self._connection.socket
+        if socket is not None:
+            socket.write_soon(answer.frame)
+        else:
+            self._engine.send_burst(self._connection, Burst([answer]))
+
     def close(self, why: Closing) -> None:
         logger.info("closing a client: %s", why.value)
         if why is Closing.SLOW:
@@ -194,9 +202,7 @@ class ChatServer(StrictServer):
         found = _EVENT_WITH_ACK.match(data) if isinstance(data, str) else None
         client = self._clients.get(eio_sid)
         if isinstance(error, RecursionError) and found is not None and client is not None:
-            self._acknowledge(
-                client, int(found[1]), _failure(Invalid(f"nested deeper than {MAX_DEPTH} levels"))
-            )
+            _acknowledge(client, int(found[1]), _failure(Invalid(f"nested deeper than {MAX_DEPTH} levels")))
         else:
             super().undecodable(eio_sid, data, error)
 
@@ -265,7 +271,7 @@ class ChatServer(StrictServer):
                 raise Invalid(f"expected one argument, the message; got {len(args)}")
             answer = self._publisher.submit(lambda: draft_from_value(args[0], max_bytes=limit))
         except ChatError as error:
-            self._acknowledge(client, ack_id, _failure(error))
+            _acknowledge(client, ack_id, _failure(error))
             return
         client.begin_answer()
         answer.add_done_callback(partial(self._answered, client, ack_id))
@@ -274,22 +280,23 @@ class ChatServer(StrictServer):
         error = answer.exception()
         if error is None:
             appended = answer.result()
-            self._acknowledge(
-                client, ack_id, {"ok": True, "id": appended.id, "duplicate": appended.duplicate}
-            )
+            duplicate = "true" if appended.duplicate else "false"
+            # Written by hand: json.dumps takes 4 us, and this is said once for each message.
+            _acknowledge(client, ack_id, f'{{"ok":true,"id":{appended.id},"duplicate":{duplicate}}}')
         elif isinstance(error, ChatError):
-            self._acknowledge(client, ack_id, _failure(error))
+            _acknowledge(client, ack_id, _failure(error))
         else:
             logger.error("a publish failed unexpectedly", exc_info=error)
         client.end_answer()
-
-    def _acknowledge(self, client: _Client, ack_id: int | None, answer: dict[str, Any]) -> None:
-        if ack_id is not None:
-            client.send(Burst([Outgoing(f"3{ack_id}[{encode_json(answer).decode()}]")]))
 
     def _send(self, eio_sid: str, message: Packet) -> None:
         self.eio.put(eio_sid, Burst([Outgoing(message.encode())]))
 
 
-def _failure(error: ChatError) -> dict[str, Any]:
-    return {"ok": False, "error": error.as_json()}
+def _acknowledge(client: _Client, ack_id: int | None, answer: str) -> None:
+    if ack_id is not None:
+        client.acknowledge(Outgoing(f"3{ack_id}[{answer}]"))
+
+
+def _failure(error: ChatError) -> str:
+    return encode_json({"ok": False, "error": error.as_json()}).decode()
