@@ -5,12 +5,12 @@ import pytest
 from ditochat.errors import ForbiddenOrigin
 from ditochat.gateways.origins import OriginPolicy
 
-HOST = {"Host": "chat.example.com"}
+HOST = {"host": "chat.example.com"}
 
 
 def allowed(policy: OriginPolicy, **headers: str) -> bool:
     try:
-        policy.check({name.replace("_", "-"): value for name, value in headers.items()})
+        policy.check({name.lower().replace("_", "-"): value for name, value in headers.items()})
     except ForbiddenOrigin:
         return False
     return True
@@ -60,23 +60,23 @@ def test_a_star_lets_any_page() -> None:
 
 def test_an_allowed_page_may_read_the_answer() -> None:
     policy = OriginPolicy(["http://app.example.com"])
-    headers = policy.response_headers({**HOST, "Origin": "http://app.example.com"})
+    headers = policy.response_headers({**HOST, "origin": "http://app.example.com"})
     assert headers["Access-Control-Allow-Origin"] == "http://app.example.com"
     assert headers["Access-Control-Allow-Credentials"] == "true"
     assert headers["Vary"] == "Origin"
 
 
 def test_another_page_may_not() -> None:
-    headers = OriginPolicy([]).response_headers({**HOST, "Origin": "http://evil.example.com"})
+    headers = OriginPolicy([]).response_headers({**HOST, "origin": "http://evil.example.com"})
     assert headers == {"Vary": "Origin"}
 
 
 def test_a_star_gives_no_credentials_away() -> None:
-    headers = OriginPolicy(["*"]).response_headers({**HOST, "Origin": "http://any.example.com"})
+    headers = OriginPolicy(["*"]).response_headers({**HOST, "origin": "http://any.example.com"})
     assert headers["Access-Control-Allow-Origin"] == "*"
     assert "Access-Control-Allow-Credentials" not in headers
 
 
 def test_a_preflight_of_another_page_is_refused() -> None:
     with pytest.raises(ForbiddenOrigin, match="evil"):
-        OriginPolicy([]).preflight_headers({**HOST, "Origin": "http://evil.example.com"}, "GET, POST")
+        OriginPolicy([]).preflight_headers({**HOST, "origin": "http://evil.example.com"}, "GET, POST")

@@ -5,6 +5,7 @@ and are not kept out by it.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,7 +18,10 @@ _EXPOSED: Final = "ETag, Retry-After"
 
 
 class OriginPolicy:
-    """Allows the page's own host always, and ``allowed`` besides; ``*`` is any."""
+    """Allows the page's own host always, and ``allowed`` besides; ``*`` is any.
+
+    ``headers`` have lower-case names, or find them in any case.
+    """
 
     def __init__(self, allowed: Sequence[str]) -> None:
         self._any = "*" in allowed
@@ -29,13 +33,13 @@ class OriginPolicy:
         Raises:
             ForbiddenOrigin: its origin is not allowed.
         """
-        origin = headers.get("Origin")
+        origin = headers.get("origin")
         if origin is not None and not self._allows(origin, headers):
             raise ForbiddenOrigin(origin)
 
     def response_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return what lets the page read the answer (Fetch standard, section 3.2: CORS protocol)."""
-        origin = headers.get("Origin")
+        origin = headers.get("origin")
         if self._any:
             return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": _EXPOSED}
         if origin is None or not self._allows(origin, headers):
@@ -65,11 +69,14 @@ class OriginPolicy:
         if self._any or origin.lower() in self._allowed:
             return True
         # Behind a proxy that ends TLS the scheme of the request is not that of the page, so hosts decide.
-        hosts = (headers.get("Host"), headers.get("X-Forwarded-Host"))
-        scheme, authority = _split(origin)
-        return authority is not None and any(
-            host is not None and _authority(scheme, host) == authority for host in hosts
-        )
+        hosts = (headers.get("host"), headers.get("x-forwarded-host"))
+        return any(host is not None and _is_at(origin, host) for host in hosts)
+
+
+@lru_cache(maxsize=1024)  # after a restart thousands come from the same page
+def _is_at(origin: str, host: str) -> bool:
+    scheme, authority = _split(origin)
+    return authority is not None and _authority(scheme, host) == authority
 
 
 def _split(origin: str) -> tuple[str, tuple[str, int | None] | None]:
