@@ -201,7 +201,16 @@ class WebSocketProtocol(asyncio.Protocol):
         """
         waiting = 0
         for frames in pieces:
-            waiting = self._write(frames)
+            rest = frames
+            if self._writable != _BY_TRANSPORT:
+                try:
+                    sent = os.write(self._writable, frames)
+                except OSError:
+                    sent = 0  # it would block; or the transport meets the same error, and knows what to do
+                if sent == len(frames):
+                    continue
+                rest = frames[sent:]
+            waiting = self._write_by_transport(rest)
         return waiting
 
     def write_soon(self, frame: bytes) -> None:
@@ -222,16 +231,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.transport is not None and not self.close_sent:
             self.transport.write(frame)
 
-    def _write(self, frames: bytes) -> int:
+    def _write_by_transport(self, frames: bytes) -> int:
         """Send some frames, or keep them back; return how many bytes wait."""
-        if self._writable != _BY_TRANSPORT:
-            try:
-                sent = os.write(self._writable, frames)
-            except OSError:
-                sent = 0  # it would block; or the transport meets the same error, and knows what to do
-            if sent == len(frames):
-                return 0
-            frames = frames[sent:]
         transport = self.transport
         if transport is None or self.close_sent:
             return 0
