@@ -4,10 +4,10 @@ import asyncio
 import base64
 import hashlib
 import os
+import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from socket import SO_LINGER, SOL_SOCKET
 from typing import Self
 
 from tests.harness.ports import HOST
@@ -48,6 +48,16 @@ def client_frame(
     return head + key + xored.to_bytes(length, "big")
 
 
+async def _narrow_socket(port: int) -> socket.socket:
+    narrow = socket.socket()
+    narrow.setblocking(False)
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    # As on a real network: for the loopback's large segments Linux would buffer 4 MB.
+    narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+    await asyncio.get_running_loop().sock_connect(narrow, (HOST, port))
+    return narrow
+
+
 class RawHttp:
     """One kept-alive connection; use it by `async with`."""
 
@@ -56,10 +66,14 @@ class RawHttp:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int, **options: object) -> Self:
-        """Connect; `options` are those of `asyncio.open_connection`."""
+    async def open(cls, port: int, *, narrow: bool = False, **options: object) -> Self:
+        """Connect; `options` are those of `asyncio.open_connection`.
+
+        When nobody reads from a `narrow` one, the server notices before a megabyte or so.
+        """
         async with asyncio.timeout(WITHIN):
-            return cls(*await asyncio.open_connection(HOST, port, limit=2**22, **options))  # type: ignore[arg-type]
+            where = {"sock": await _narrow_socket(port)} if narrow else {"host": HOST, "port": port}
+            return cls(*await asyncio.open_connection(limit=2**22, **where, **options))  # type: ignore[arg-type]
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,9 +96,9 @@ class RawHttp:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self.send(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body)
 
-    async def answer(self, *, bodiless: bool = False) -> Answer:
+    async def answer(self, *, bodiless: bool = False, within: float | None = WITHIN) -> Answer:
         """Read an answer."""
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(within):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             first, *lines = head.strip().split("\r\n")
             headers = {
@@ -131,7 +145,9 @@ class RawHttp:
 
     def reset(self) -> None:
         """End the connection by RST."""
-        self.writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         self.writer.transport.abort()
 
 
@@ -149,9 +165,9 @@ class RawWebSocket:
         """Write each packet as a text, all in one segment."""
         self.http.send(b"".join(client_frame(_TEXT, packet.encode()) for packet in packets))
 
-    async def frame(self) -> tuple[int, bytes]:
+    async def frame(self, within: float | None = WITHIN) -> tuple[int, bytes]:
         """Read one frame."""
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(within):
             first, second = await self.http.reader.readexactly(2)
             assert first & 0xF0 == 0x80, "a server's frame is final here, and has no reserved bit"
             assert second < 0x80, "a server does not mask"

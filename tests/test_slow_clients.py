@@ -1,0 +1,79 @@
+"""G7: a client that stops reading is closed, costs the others nothing, and comes back by a replay."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from tests.conftest import StartInstances
+from tests.harness.instance import Instance
+from tests.harness.raw_chat import PlainChat, PollingChat, RawChat, SocketIoChat
+from tests.harness.raw_client import RawHttp
+
+KINDS = (PollingChat, SocketIoChat, PlainChat)
+SLOW = "ditochat_slow_clients_closed_total"
+BUFFER = 65_536  # SEND_BUFFER_BYTES
+TEXT = "x" * 4000
+STORED = 4100  # bytes that a message with this text takes, with its other fields
+
+
+class Others:
+    """A reader on each transport, and somebody who publishes."""
+
+    def __init__(self, readers: list[RawChat], publisher: RawHttp) -> None:
+        self.readers = readers
+        self.last = 0
+        self._publisher = publisher
+
+    async def deliver(self, text: str) -> float:
+        """Publish a message; return after how many seconds all readers have it."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        body = f'{{"text":"{text}"}}'.encode()
+        answer = await self._publisher.request(
+            "POST", "/messages", body, {"Content-Type": "application/json"}
+        )
+        assert answer.status == 201
+        self.last += 1
+        for reader in self.readers:
+            await reader.wait_for(self.last)
+        return loop.time() - begun
+
+    def check(self) -> None:
+        """Each reader has everything, and was never away."""
+        for reader in self.readers:
+            assert reader.ids == list(range(1, self.last + 1))
+            assert reader.connects == 1
+
+
+@asynccontextmanager
+async def others_on(instance: Instance) -> AsyncIterator[Others]:
+    async with AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(kind(instance.port)) for kind in KINDS]
+        others = Others(readers, await stack.enter_async_context(await RawHttp.open(instance.port)))
+        await others.deliver("hello")
+        yield others
+
+
+async def test_a_client_that_stops_polling_is_closed_once_too_much_waits(instances: StartInstances) -> None:
+    [instance] = await instances(SEND_BUFFER_BYTES=BUFFER, PING_INTERVAL=300)
+    async with others_on(instance) as others, PollingChat(instance.port) as slow:
+        await others.deliver(TEXT)
+        await slow.wait_for(others.last)
+        slow.stop_reading()
+        await others.deliver(TEXT)  # the answer to the GET that is held
+        await slow.wait_for(others.last)
+        waiting = 0
+        while not (await instance.metrics())[SLOW]:
+            waiting += 1
+            await others.deliver(TEXT)
+        # The newest message is not held against it.
+        assert BUFFER // STORED < waiting <= BUFFER // len(TEXT) + 2
+        assert (await instance.metrics())['ditochat_connections{transport="polling"}'] == 1
+        missed = [await others.deliver("missed") for _ in range(5)]
+        assert slow.ids == list(range(2, others.last - waiting - len(missed) + 1))
+        await slow.come_back()
+        await others.deliver("live")
+        await slow.wait_for(others.last)
+        assert slow.ids == list(range(2, others.last + 1))
+        others.check()
+        assert (await instance.metrics())[SLOW] == 1
