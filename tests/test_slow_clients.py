@@ -1,8 +1,12 @@
 """G7: a client that stops reading is closed, costs the others nothing, and comes back by a replay."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+
+import pytest
 
 from tests.conftest import StartInstances
 from tests.harness.instance import Instance
@@ -11,6 +15,7 @@ from tests.harness.raw_client import RawHttp
 
 KINDS = (PollingChat, SocketIoChat, PlainChat)
 SLOW = "ditochat_slow_clients_closed_total"
+MEMORY = "process_resident_memory_bytes"
 BUFFER = 65_536  # SEND_BUFFER_BYTES
 TEXT = "x" * 4000
 STORED = 4100  # bytes that a message with this text takes, with its other fields
@@ -77,3 +82,47 @@ async def test_a_client_that_stops_polling_is_closed_once_too_much_waits(instanc
         assert slow.ids == list(range(2, others.last + 1))
         others.check()
         assert (await instance.metrics())[SLOW] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/metrics has a process's memory on Linux only")
+@pytest.mark.parametrize("kind", KINDS)
+async def test_200_clients_that_stop_reading_at_once_cost_the_others_nothing(
+    instances: StartInstances, kind: type[RawChat]
+) -> None:
+    clients = 200
+    [instance] = await instances(SEND_BUFFER_BYTES=BUFFER, PING_INTERVAL=300)
+    async with others_on(instance) as others, AsyncExitStack() as stack:
+        # Narrow, so that 1 MB at most is in the system's buffers of each.
+        slow = [await stack.enter_async_context(kind(instance.port, narrow=True)) for _ in range(clients)]
+        usual = [await others.deliver(TEXT) for _ in range(50)]
+        for client in slow:
+            await client.wait_for(others.last)
+        before = (await instance.metrics())[MEMORY]
+        for client in slow:
+            client.stop_reading()
+        batches: list[float] = []
+        memory = closed = 0.0
+        while closed < clients:
+            assert others.last < 900, f"{closed} of {clients} are closed"
+            batches.append(median([await others.deliver(TEXT) for _ in range(10)]))
+            metrics = await instance.metrics()
+            closed = metrics[SLOW]
+            memory = max(memory, metrics[MEMORY])
+        # Each of those messages reached the others while it waited for the slow ones; and no later than before,
+        # when all were reading, in the batch before the closing, too, when the system's buffers are full.
+        # (10 ms, because medians of next to nothing differ by more than their triple.)
+        assert max(batches) < 3 * median(usual) + 0.01
+        # What waits, half as much for how Python's buffers grow, and the messages, in each of their forms.
+        assert memory < before + 1.5 * clients * BUFFER + 6 * 10 * len(batches) * STORED + 5_000_000
+        async with asyncio.TaskGroup() as returning:
+            for client in slow:
+                returning.create_task(client.come_back())
+        await others.deliver("live")
+        for client in slow:
+            await client.wait_for(others.last)
+            assert client.ids == list(range(2, others.last + 1))
+            assert client.connects == 2
+        others.check()
+        metrics = await instance.metrics()
+        assert metrics[SLOW] == clients
+        assert metrics['ditochat_replays_total{recovered="true"}'] == clients
