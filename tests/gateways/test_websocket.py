@@ -9,7 +9,7 @@ import struct
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,14 +18,12 @@ import pytest
 import pytest_asyncio
 from aiohttp import WSMsgType
 
-from ditochat.application import _Server
 from ditochat.gateways import websocket
-from ditochat.log.connections import connect
-from ditochat.settings import load
 from tests.conftest import StartInstances
 from tests.harness.go_frontend import GoFrontend
+from tests.harness.in_process import in_process
 from tests.harness.instance import Instance
-from tests.harness.ports import HOST, free_port
+from tests.harness.ports import HOST
 from tests.harness.redis_server import RedisServer
 from tests.harness.waiting import eventually
 
@@ -612,38 +610,8 @@ async def test_at_a_stop_clients_are_sent_away(instances: StartInstances) -> Non
 # ---- heartbeat, and other clocks that a test has to turn forward
 
 
-@asynccontextmanager
-async def in_process(redis_server: RedisServer, **settings: str) -> AsyncIterator[str]:
-    """Run an instance in this process; the value is its base URL."""
-    port = free_port()
-    given = {"ADDR": f"{HOST}:{port}", "REDIS_URL": redis_server.url, "DRAIN_SECONDS": "0", **settings}
-    server = _Server(load(given, {}), connect(redis_server.url))
-    stop = asyncio.Event()
-    serving = asyncio.create_task(server.serve(stop, asyncio.Event()))
-    base_url = f"http://{HOST}:{port}"
-
-    async def ready() -> bool:
-        try:
-            async with aiohttp.ClientSession() as http, http.get(f"{base_url}/readyz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientConnectionError:
-            return False
-
-    try:
-        await eventually(ready, within=5, otherwise=lambda: "not ready")
-        yield base_url
-    finally:
-        stop.set()
-        await serving
-        await server.connections.close()
-
-
 def open_files() -> int:
     return len(os.listdir("/dev/fd"))  # noqa: PTH208
-
-
-def port_of(base_url: str) -> int:
-    return int(base_url.rpartition(":")[2])
 
 
 async def test_who_answers_pings_stays_and_who_does_not_is_closed(
@@ -651,11 +619,11 @@ async def test_who_answers_pings_stays_and_who_does_not_is_closed(
 ) -> None:
     monkeypatch.setattr(websocket, "PING_SECONDS", 0.1)
     monkeypatch.setattr(websocket, "PONG_WAIT_SECONDS", 0.5)
-    async with in_process(redis_server) as base_url, GoFrontend(base_url) as answering:
+    async with in_process(redis_server) as at, GoFrontend(at.base_url) as answering:
         for _ in range(2):
             pings = 0
             begin = time.monotonic()
-            async with RawClient(port_of(base_url)) as silent:
+            async with RawClient(at.port) as silent:
                 while (frame := await silent.receive())[0] == PING:
                     pings += 1
             opcode, payload = frame
@@ -674,7 +642,7 @@ async def test_what_a_client_sends_is_no_pong(
 ) -> None:
     monkeypatch.setattr(websocket, "PING_SECONDS", 0.1)
     monkeypatch.setattr(websocket, "PONG_WAIT_SECONDS", 0.5)
-    async with in_process(redis_server) as base_url, RawClient(port_of(base_url)) as client:
+    async with in_process(redis_server) as at, RawClient(at.port) as client:
         while True:
             opcode, payload = await client.receive()
             if opcode == CLOSE:
@@ -689,13 +657,13 @@ async def test_pongs_that_wait_behind_a_publish_count(
 ) -> None:
     monkeypatch.setattr(websocket, "PING_SECONDS", 0.2)
     monkeypatch.setattr(websocket, "PONG_WAIT_SECONDS", 0.5)
-    async with in_process(redis_server) as base_url, GoFrontend(base_url) as waiting:
+    async with in_process(redis_server) as at, GoFrontend(at.base_url) as waiting:
         redis_server.pause()
         await waiting.send_raw("hello")
         for _ in range(2):  # so much time passes
             async with (
                 aiohttp.ClientSession() as http,
-                http.ws_connect(f"{base_url}/ws", autoping=False) as silent,
+                http.ws_connect(f"{at.base_url}/ws", autoping=False) as silent,
             ):
                 while (await silent.receive(5)).type is WSMsgType.PING:
                     pass
@@ -710,12 +678,12 @@ async def test_pings_come_in_the_middle_of_a_long_replay(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket, "PING_SECONDS", 0.1)
-    async with in_process(redis_server, MAX_MESSAGE_BYTES="60000") as base_url:
-        async with GoFrontend(base_url) as sender:
+    async with in_process(redis_server, MAX_MESSAGE_BYTES=60_000) as at:
+        async with GoFrontend(at.base_url) as sender:
             for _ in range(200):
                 await sender.send_raw("x" * 50_000)
             await sender.wait_for(count=200)
-        async with RawClient(port_of(base_url), "/ws?after=0") as slow:
+        async with RawClient(at.port, "/ws?after=0") as slow:
             messages = 0
             while (frame := await slow.receive())[0] == TEXT:
                 messages += frame[1].count(b"\n") + 1
@@ -729,9 +697,9 @@ async def test_a_slow_client_that_never_reads_again_is_cut_off(
 ) -> None:
     monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.2)
     async with (
-        in_process(redis_server, MAX_MESSAGE_BYTES="60000", SEND_BUFFER_BYTES="65536") as base_url,
-        RawClient(port_of(base_url)),
-        GoFrontend(base_url) as other,
+        in_process(redis_server, MAX_MESSAGE_BYTES=60_000, SEND_BUFFER_BYTES=65_536) as at,
+        RawClient(at.port),
+        GoFrontend(at.base_url) as other,
     ):
         await other.send_raw("so that all connections are open")
         await other.wait_for(count=1)
