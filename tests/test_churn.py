@@ -17,6 +17,7 @@ from ditochat.engine.deadlines import DeadlineWheel
 from ditochat.gateways.socketio import ChatServer
 from tests.conftest import StartInstances
 from tests.harness.in_process import in_process
+from tests.harness.loop import timers
 from tests.harness.raw_client import RawHttp, RawWebSocket
 from tests.harness.redis_server import RedisServer
 from tests.harness.waiting import eventually
@@ -218,11 +219,6 @@ def tables(server: object) -> dict[str, int]:
         for part in parts
         for name, value in vars(part).items()
     }
-
-
-def timers() -> int:
-    scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio shows no other
-    return sum(not handle.cancelled() for handle in scheduled)
 
 
 def left_behind(server: object) -> Counter[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from aiohttp import web
 from ditochat.engine import door
 from ditochat.engine.door import Handshake, Porter
 from ditochat.engine.websocket import WebSocketProtocol, accept_response, handshake_key
-from tests.harness.ports import HOST
+from tests.engine.front import serve_front
 from tests.harness.raw_client import RawHttp, RawWebSocket, client_frame
-from tests.harness.waiting import eventually
+from tests.harness.waiting import until
 
 TEXT = 1
 HANDSHAKE = (
@@ -67,24 +67,8 @@ async def house(tls: ssl.SSLContext | None = None) -> AsyncIterator[House]:
     built = House()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", say_what_came)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    assert runner.server is not None
-    built.porter = Porter(built.open, runner.server)
-    server = await asyncio.get_running_loop().create_server(built.porter, HOST, 0, ssl=tls)
-    built.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serve_front(app, built.open, tls=tls) as (built.port, built.porter):
         yield built
-    finally:
-        server.close()
-        await runner.cleanup()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async def check() -> bool:
-        return holds()
-
-    await eventually(check, within=5, otherwise=lambda: "still not so")
 
 
 async def served_meanwhile(at: House) -> None:

@@ -12,13 +12,14 @@ import pytest
 from aiohttp import web
 
 from ditochat.engine import server as server_module
-from ditochat.engine.door import Door, Handshake, Porter
+from ditochat.engine.door import Door, Handshake
 from ditochat.engine.http import EngineHttp, websocket_session
 from ditochat.engine.server import Burst, Connection, EngineServer, EngineSocket, Outgoing
 from ditochat.engine.websocket import accept_response, handshake_key
-from tests.harness.ports import HOST
+from tests.engine.front import serve_front
+from tests.harness.loop import timers
 from tests.harness.raw_client import RawHttp, RawWebSocket
-from tests.harness.waiting import eventually
+from tests.harness.waiting import until
 
 POLLING = "/?EIO=4&transport=polling"
 WEBSOCKET = "/?EIO=4&transport=websocket"
@@ -60,9 +61,6 @@ async def served(**options: float) -> AsyncIterator[Server]:
     made = Server(**options)
     app = web.Application(client_max_size=2_000_000)
     app.router.add_route("*", "/", EngineHttp(made.engine).handle)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-    await runner.setup()
-    assert runner.server is not None
 
     def open_websocket(handshake: Handshake) -> tuple[asyncio.Protocol, bytes] | None:
         query = parse_qs(urlsplit(handshake.target.decode()).query)
@@ -70,22 +68,8 @@ async def served(**options: float) -> AsyncIterator[Server]:
         session = websocket_session(made.engine, {name: values[0] for name, values in query.items()})
         return None if key is None or session is None else (session[0], accept_response(key) + session[1])
 
-    server = await asyncio.get_running_loop().create_server(
-        Porter(open_websocket, runner.server), HOST, 0, backlog=1000
-    )
-    made.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serve_front(app, open_websocket) as (made.port, _):
         yield made
-    finally:
-        server.close()
-        await runner.cleanup()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async def check() -> bool:
-        return holds()
-
-    await eventually(check, within=8, otherwise=lambda: "still not so")
 
 
 class Client:
@@ -228,11 +212,6 @@ async def test_a_post_whose_session_ends_before_its_body_is_refused(abort: bool)
 def living() -> int:
     gc.collect()
     return sum(isinstance(one, (Connection, EngineSocket, Door)) for one in gc.get_objects())
-
-
-def timers() -> int:
-    scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio shows no other
-    return sum(not handle.cancelled() for handle in scheduled)
 
 
 async def come_and_go_on_websocket(at: Server, way: int) -> None:

@@ -5,12 +5,10 @@ import gzip
 import json
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from yarl import URL
 
 from tests.conftest import StartInstances
@@ -23,21 +21,6 @@ JSON = {"Content-Type": "application/json"}
 LIMIT = 4096  # MAX_MESSAGE_BYTES, its default
 BODY_LIMIT = 1_000_000  # the largest body at that limit
 OTHER = "http://other.example"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def instance(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Instance]:
-    """One for all tests that need no other settings and break nothing; its history is theirs in common."""
-    directory: Path = tmp_path_factory.mktemp("http")
-    redis_server = RedisServer(directory / "redis")
-    shared = Instance(directory / "instance", REDIS_URL=redis_server.url)
-    try:
-        await redis_server.start()
-        await shared.start()
-        yield shared
-    finally:
-        await shared.end()
-        await redis_server.end()
 
 
 @pytest.fixture

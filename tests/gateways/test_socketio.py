@@ -17,7 +17,7 @@ from tests.harness.instance import Instance
 from tests.harness.js_clients import JsClient, JsClients
 from tests.harness.redis_server import RedisServer
 from tests.harness.tcp_proxy import TcpProxy
-from tests.harness.waiting import DEADLINE, eventually
+from tests.harness.waiting import DEADLINE, eventually, until
 
 LIMIT = 4096
 TRANSPORTS = pytest.mark.parametrize(
@@ -223,9 +223,7 @@ async def test_all_clients_see_the_same_in_the_same_order(
     for client in clients[1:]:
         assert [message["text"] for message in await client.messages()] == texts
     try:
-        await eventually(
-            lambda: asyncio.sleep(0, len(python_ids) >= total), otherwise=lambda: f"got {python_ids}"
-        )
+        await until(lambda: len(python_ids) >= total, otherwise=lambda: f"got {python_ids}")
         assert python_ids == list(range(1, total + 1))
     finally:
         await python_client.shutdown()

@@ -8,14 +8,12 @@ import socket
 import struct
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from aiohttp import WSMsgType
 
 from ditochat.gateways import websocket
@@ -29,21 +27,6 @@ from tests.harness.waiting import eventually
 
 FRAME_LIMIT = 1_000_000  # bytes, at the default MAX_MESSAGE_BYTES
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def instance(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Instance]:
-    """One for all tests that need no other settings and break nothing."""
-    directory = tmp_path_factory.mktemp("ws")
-    redis_server = RedisServer(directory / "redis")
-    shared = Instance(directory / "instance", REDIS_URL=redis_server.url)
-    try:
-        await redis_server.start()
-        await shared.start()
-        yield shared
-    finally:
-        await shared.end()
-        await redis_server.end()
 
 
 class RawClient:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-__all__ = ["DEADLINE", "eventually"]
+__all__ = ["DEADLINE", "eventually", "until"]
 
 DEADLINE = 20.0  # seconds; what a wait in a test may take before it is a failure
 _PAUSE = 0.02  # seconds between two looks
@@ -22,3 +22,12 @@ async def eventually(
                 await asyncio.sleep(_PAUSE)
     except TimeoutError:
         raise TimeoutError(f"not within {within} s: {otherwise()}") from None
+
+
+async def until(holds: Callable[[], bool], otherwise: Callable[[], str] = lambda: "it is not so") -> None:
+    """Do as :func:`eventually`, for what is known in this process."""
+
+    async def look() -> bool:
+        return holds()
+
+    await eventually(look, otherwise=otherwise)

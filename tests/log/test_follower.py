@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -13,7 +13,7 @@ from ditochat.log import envelope
 from ditochat.log.keys import CHANNEL, EPOCH_KEY, ID_KEY, LIST_KEY, LOG_KEYS, nonce_key
 from ditochat.log.scripts import APPEND
 from tests.harness.redis_server import RedisServer
-from tests.harness.waiting import eventually
+from tests.harness.waiting import until
 from tests.log.conftest import LIMIT, Log, StartLog, draft
 
 NOBODY = "a channel that nobody listens to"
@@ -55,13 +55,6 @@ async def go_back(redis: Redis, newest: int, lost: int) -> None:
         commands.set(ID_KEY, newest)
         commands.ltrim(LIST_KEY, lost, -1)
         await commands.execute()
-
-
-async def until(holds: Callable[[], bool], otherwise: Callable[[], str] = lambda: "it is not so") -> None:
-    async def look() -> bool:
-        return holds()
-
-    await eventually(look, within=10, otherwise=otherwise)
 
 
 def texts(log: Log) -> list[str]:
