@@ -64,6 +64,8 @@ def self_check(reference: Path, redis: Redis, cores: Cores) -> list[str]:
                                 program=program,
                             )
                         )
+            if not all(fields["deliveries_per_s"] for fields in (*ours, *theirs)):
+                raise generator.Failed(f"{peer.title}: a generator counted no delivery")
             where = f"{peer.title.partition(':')[0]}, {rate}"
             lines.append(_line(where, "`bench/load.c`", ours, 1))
             lines.append(_line(where, f"`{reference.name}`", theirs, 2))
@@ -91,8 +93,9 @@ def _our_words(peer: Peer, server: Server, rate: int) -> list[str]:
 
 
 def _reference_words(peer: Peer, server: Server, rate: int) -> list[str]:
+    # It says `Host: localhost`; another origin than its host's would be refused.
     return _words(
-        ["--proto", "ws" if peer.protocol == "ws" else "sio", "--origin", f"http://127.0.0.1:{server.port}"],
+        ["--proto", "ws" if peer.protocol == "ws" else "sio", "--origin", f"http://localhost:{server.port}"],
         ("--conns", "--pubs", "--rate", "--secs", "--size"),
         (_CLIENTS, _PUBLISHERS, rate, _SECONDS, _MESSAGE_BYTES - _REFERENCE_BYTES),
         server,
