@@ -13,6 +13,7 @@ import pytest_asyncio
 import socketio
 
 from tests.conftest import StartInstances
+from tests.gateways.conftest import serving
 from tests.harness.instance import Instance
 from tests.harness.js_clients import JsClient, JsClients
 from tests.harness.redis_server import RedisServer
@@ -271,22 +272,13 @@ class Stage:
 
 @pytest_asyncio.fixture(scope="class", loop_scope="class")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    directory = tmp_path_factory.mktemp("stage")
-    redis_server = RedisServer(directory / "redis")
-    instance = Instance(directory / "instance", REDIS_URL=redis_server.url)
-    try:
-        await redis_server.start()
-        await instance.start()
-        async with JsClients() as js_clients:
-            culprits = {
-                transport: await js_clients.connect(instance.base_url, transports=[transport])
-                for transport in ("polling", "websocket")
-            }
-            witness = await js_clients.connect(instance.base_url, transports=["websocket"], track=False)
-            yield Stage(instance, js_clients, culprits, witness)
-    finally:
-        await instance.end()
-        await redis_server.end()
+    async with serving(tmp_path_factory.mktemp("stage")) as instance, JsClients() as js_clients:
+        culprits = {
+            transport: await js_clients.connect(instance.base_url, transports=[transport])
+            for transport in ("polling", "websocket")
+        }
+        witness = await js_clients.connect(instance.base_url, transports=["websocket"], track=False)
+        yield Stage(instance, js_clients, culprits, witness)
 
 
 def nested(levels: int) -> object:
