@@ -10,7 +10,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 NODE_PEER := bench/peers/node/node_modules/.package-lock.json
 CLIENT := static-demo/vendor/socket.io.esm.min.js
 
-.PHONY: run install install-dev check format test bench lock clean help
+.PHONY: run install install-dev browser check format test screenshots bench lock clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -30,8 +30,21 @@ format: install-dev ## write the format, mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: install-dev ## all tests; PYTEST_ARGS="-k name" for some
+browser: ## Chromium, for the tests of the demo page
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || command -v chromium-browser >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else \
+	  echo "The demo page is tested in Chromium: install it (Debian: apt-get install chromium)," >&2; \
+	  echo "or name the program of yours: make test CHROMIUM=/path/to/it" >&2; \
+	  exit 1; \
+	fi
+
+test: install-dev browser ## all tests; PYTEST_ARGS="-k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+screenshots: install-dev browser ## the pictures of the demo page, into docs/images
+	$(BIN)/python -m tests.demo.screenshots
 
 bench: install-dev $(VENV)/.bench $(NODE_PEER) ## measure beside other servers; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH_ARGS)

@@ -52,6 +52,6 @@ function removePane(pane) {
   (find("#panes textarea") ?? find("#bench button")).focus();
 }
 
-find("#bench").append(tools.element);
-find("#seen").append(checklist.element, charts.element);
+find("#bench").append(tools.element, charts.element);
+find("#seen").append(checklist.element);
 addPane();

@@ -17,6 +17,7 @@ export class MessageList {
   #loadOlder;
   #resend;
   #stuck = true; // to the end
+  #top = 0; // pixels
   #unread = 0;
   #loading = false;
   #complete = false; // nothing older is kept
@@ -189,8 +190,11 @@ export class MessageList {
 
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
-    this.#stuck = scrollHeight - scrollTop - clientHeight < AT_END;
-    if (this.#stuck && this.#unread > 0) this.#toEnd();
+    const atEnd = scrollHeight - scrollTop - clientHeight < AT_END;
+    // Only who goes up goes away; on the way down to the end new messages may come in between.
+    this.#stuck = atEnd || (this.#stuck && scrollTop >= this.#top);
+    this.#top = scrollTop;
+    if (atEnd && this.#unread > 0) this.#toEnd();
     if (scrollTop < NEAR_START && scrollHeight > clientHeight) this.#older();
   }
 

@@ -152,7 +152,7 @@ export class Pane {
     this.badge = element("p", { className: "badge", role: "status" }, this.#state);
     this.name = element("input", { maxLength: 128, autocomplete: "nickname", value: kept(`name-${number}`, () => "") });
     this.name.onchange = () => localStorage.setItem(`name-${number}`, this.name.value);
-    this.text = element("textarea", { rows: 1, required: true, placeholder: "Enter sends, Shift+Enter begins a line" });
+    this.text = element("textarea", { rows: 1, required: true, placeholder: "Enter sends" });
     const form = element(
       "form",
       { className: "composer" },

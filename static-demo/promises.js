@@ -36,7 +36,7 @@ export class Promises {
   #clients = new Map(); // pane -> what it has seen over its present connection
   #log = newLog(null);
   #away = null; // Redis, since a publish was answered `unavailable`
-  #stopping = null; // clients that were connected when their instance began to stop
+  #stopping = null; // {clients, count}: the instance said so, and these were not moved yet
 
   // changed(): a verdict is another one. history(selection): GET /messages, oldest first.
   constructor({ changed, history }) {
@@ -62,10 +62,7 @@ export class Promises {
     const client = { last, live: 0, common: 0, from: last_id, replay: null };
     if (recovered && replayed > 0) client.replay = { count: replayed, until: after + replayed };
     this.#clients.set(pane, client);
-    if (this.#stopping?.delete(pane) && recovered && this.#stopping.size === 0) {
-      this.keep("G8", "The instance said that it was shutting down; every client was moved, came back by itself, and goes on.");
-      this.#stopping = null;
-    }
+    if (this.#stopping?.clients.delete(pane)) this.#moved(pane, recovered);
   }
 
   reset(pane, { epoch, last_id }) {
@@ -101,18 +98,18 @@ export class Promises {
 
   disconnected(pane, { wanted }) {
     this.#clients.delete(pane);
-    if (wanted) this.#stopping?.delete(pane);
+    if (wanted) this.#stopping?.clients.delete(pane);
     else if (this.#away) this.#away.dropped = true;
   }
 
   removed(pane) {
     this.#clients.delete(pane);
-    this.#stopping?.delete(pane);
+    this.#stopping?.clients.delete(pane);
   }
 
   health({ reachable, reason }) {
     if (reachable && reason === "shutting down" && !this.#stopping && this.#clients.size > 0) {
-      this.#stopping = new Set(this.#clients.keys());
+      this.#stopping = { clients: new Set(this.#clients.keys()), count: this.#clients.size };
     }
   }
 
@@ -177,6 +174,14 @@ export class Promises {
     this.#away ??= { dropped: false, milliseconds, history: 0 };
     const away = this.#away;
     away.history = (await this.#history({ limit: 1 }).catch(() => [])).length;
+  }
+
+  #moved(pane, recovered) {
+    if (!recovered) this.breaks("G8", `${pane.title} was moved and could not go on where it was.`);
+    const { clients, count } = this.#stopping;
+    if (clients.size > 0) return;
+    this.#stopping = null;
+    this.keep("G8", `The instance said that it was shutting down; ${count} clients were moved, came back by themselves and went on.`);
   }
 
   #back() {

@@ -6,7 +6,7 @@ import { io } from "./vendor/socket.io.esm.min.js";
 const OPTIONS = { forceNew: true, reconnectionDelay: 300, reconnectionDelayMax: 3000 };
 
 export const TRANSPORTS = {
-  upgrade: { label: "Polling, then WebSocket", connect: (auth) => io({ ...OPTIONS, auth }) },
+  upgrade: { label: "Upgrade", connect: (auth) => io({ ...OPTIONS, auth }) },
   websocket: { label: "WebSocket", connect: (auth) => io({ ...OPTIONS, auth, transports: ["websocket"] }) },
   polling: { label: "Polling", connect: (auth) => io({ ...OPTIONS, auth, transports: ["polling"] }) },
   plain: { label: "Plain /ws", connect: (auth) => new GoWebSocket(auth) },
