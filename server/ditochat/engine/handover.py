@@ -40,11 +40,11 @@ async def serve_websocket(
         return response
     lodger = _Lodger(protocol, request.protocol)
     protocol.connection_made(transport)
+    transport.set_protocol(lodger)  # before anything is written: whoever writes must hear of a pause
     if first:
         protocol.write_now(first)
     # aiohttp gives what it has read already to whoever takes the connection's data from there on.
     request.protocol.set_parser(lodger)  # type: ignore[arg-type]  # it has what is called of a parser
-    transport.set_protocol(lodger)
     await lodger.ended
     return response
 

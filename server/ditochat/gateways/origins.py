@@ -73,7 +73,7 @@ class OriginPolicy:
         return any(host is not None and _is_at(origin, host) for host in hosts)
 
 
-@lru_cache(maxsize=1024)  # after a restart thousands come from the same page
+@lru_cache(maxsize=64)  # after a restart thousands come from the same page; a header may have kilobytes
 def _is_at(origin: str, host: str) -> bool:
     scheme, authority = _split(origin)
     return authority is not None and _authority(scheme, host) == authority
