@@ -32,11 +32,12 @@ export class ChatClient {
     this.close();
     const socket = connect((send) => send(this.epoch ? { after: this.last, epoch: this.epoch } : {}));
     this.#socket = socket;
-    const inOrder = (step) => (this.#work = this.#work.then(() => socket === this.#socket && step()));
-    const begin = (session) => {
-      const turn = ++this.#turn; // a history that is still being fetched for the session before is of no use now
-      inOrder(() => this.#start(session, () => turn === this.#turn));
+    // What came before a newer session began is void: that one tells it again, from the last message handed on.
+    const inOrder = (step, turn = this.#turn) => {
+      const current = () => turn === this.#turn;
+      this.#work = this.#work.then(() => current() && step(current));
     };
+    const begin = (session) => (this.#turn++, inOrder((current) => this.#start(session, current)));
     socket.on("session", begin);
     socket.on("reset", begin);
     socket.on("message", (message) => inOrder(() => this.#take(message)));

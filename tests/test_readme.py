@@ -1,8 +1,11 @@
 """The README is what a newcomer does: its code runs as it stands, its tables agree with the program."""
 
 import asyncio
+import os
 import re
+import signal
 from pathlib import Path
+from urllib.parse import quote
 
 from ditochat.settings import DESCRIPTIONS
 from tests.conftest import StartInstances
@@ -29,6 +32,17 @@ def test_the_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+# What a page has and Node has not: `location`, which tells the client where the server is. And a network whose
+# requests fail from the start, until a signal, if they are told to.
+PAGE = """
+globalThis.location = { origin: "%s" };
+const request = globalThis.fetch;
+let fails = process.env.HTTP_FAILS === "1";
+globalThis.fetch = (...of) => (fails ? Promise.reject(new TypeError("no network")) : request(...of));
+process.on("SIGUSR2", () => (fails = !fails));
+"""
+
+
 class ExactlyOnceClient:
     """The README's client, run by Node as it stands; what it prints is what it saw."""
 
@@ -40,13 +54,12 @@ class ExactlyOnceClient:
         self._file = ROOT / "node_modules" / f".readme-client-{directory.name}.mjs"
         self.seen: list[str] = []
 
-    async def start(self, url: str) -> None:
+    async def start(self, url: str, *, http_fails: bool = False) -> None:
         self._file.write_text(self._source)
-        # In a page `location` is there; under Node it is what tells the client where the server is.
-        location = f'data:text/javascript,globalThis.location={{origin:"{url}"}}'
         self._process = await asyncio.create_subprocess_exec(
-            "node", "--import", location, str(self._file),
+            "node", "--import", f"data:text/javascript,{quote(PAGE % url)}", str(self._file),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "HTTP_FAILS": str(int(http_fails))},
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
 
@@ -60,6 +73,10 @@ class ExactlyOnceClient:
             return len(self.seen) >= count
 
         await eventually(seen, otherwise=lambda: f"saw only {self.seen}")
+
+    def toggle_http(self) -> None:
+        """Have requests fail, or no longer."""
+        self._process.send_signal(signal.SIGUSR2)
 
     async def stop(self) -> None:
         self._process.kill()
@@ -100,4 +117,28 @@ async def test_the_exactly_once_client_sees_everything_exactly_once(
         await second.publish("new life")
         await client.wait_for(8)
         assert client.seen[-1] == "1 new life"
+    await client.stop()
+
+
+async def test_the_exactly_once_client_goes_on_when_the_history_it_asked_for_is_void(
+    instances: StartInstances, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    (instance,) = await instances()
+    for number in range(1, 4):
+        await instance.publish(f"m{number}")
+    client = ExactlyOnceClient(tmp_path)
+    await client.start(instance.base_url, http_fails=True)
+
+    async def connected() -> bool:
+        return (await instance.metrics())['ditochat_connections{transport="websocket"}'] == 1
+
+    await eventually(connected, otherwise=lambda: "the client does not connect")
+    async with redis_server.client() as redis:
+        await redis.flushall()
+    await instance.publish("new life")  # and 3, up to which it asks for the history, is far away
+    client.toggle_http()
+    await client.wait_for(1)
+    await instance.publish("goes on")
+    await client.wait_for(2)
+    assert client.seen == ["1 new life", "2 goes on"]
     await client.stop()

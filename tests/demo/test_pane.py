@@ -154,6 +154,25 @@ async def test_a_client_goes_offline_and_comes_back(instances: StartInstances, n
     await client.expect_row("Replayed", "3")
 
 
+async def test_a_connection_lost_while_the_history_is_fetched_loses_nothing(
+    instances: StartInstances, new_page: NewPage
+) -> None:
+    (instance,) = await instances(HISTORY_LIMIT=10)
+    page = await new_page()
+    client = await page.open(instance.base_url)
+    await client.button("Go offline").click()
+    await lose_and_return(client, instance, missed=30)  # more than a replay has
+    await page.page.route("**/messages?*", lambda route: route.abort())
+    await client.button("Come back").click()
+    await expect(client.state).to_have_text("connected")
+    await instance.publish("live, while the history is fetched")
+    await client.button("Drop connection").click()
+    await client.expect_row("Reconnections", "2")
+    await page.page.unroute("**/messages?*")
+    await client.expect_last(31)
+    assert await client.ids() == list(range(22, 32))
+
+
 async def test_the_transport_is_switched_without_a_loss(instances: StartInstances, new_page: NewPage) -> None:
     (instance,) = await instances()
     client = await (await new_page()).open(instance.base_url)
