@@ -101,6 +101,8 @@ def test_version_and_help_need_neither_good_settings_nor_the_server() -> None:
         (["-redis-url=x"], "unrecognized argument -redis-url, did you mean --redis-url?"),
         (["sevre"], "unrecognized argument sevre, did you mean serve?"),
         (["serve", "serve"], "unrecognized argument serve;"),
+        (["healthchek"], "unrecognized argument healthchek, did you mean healthcheck?"),
+        (["healthcheck", "serve"], "unrecognized argument serve;"),
         (["stop"], "unrecognized argument stop;"),
         (["--addr", ":0", "serve", "more"], "unrecognized argument more;"),
         (["a\nb"], r"unrecognized argument a\nb;"),

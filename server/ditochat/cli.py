@@ -17,6 +17,7 @@ PROGRAM: Final = "ditochat"
 CLEAN_STOP: Final = 0
 FAILURE: Final = 1
 BAD_USAGE: Final = 2
+COMMANDS: Final = ("serve", "healthcheck")
 
 _EPILOG: Final = (
     "Each setting is an environment variable too, named in brackets; the flag wins. "
@@ -30,13 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status.
 
     0 after a clean stop, 2 for a setting or an argument that cannot be, with one line on stderr; 1 otherwise.
+    ``healthcheck`` asks the server at ``ADDR`` instead: 0 if it is alive; 1, and a line that says why, if not.
 
     Args:
         argv: the arguments after the program's name; None takes the process' own.
     """
     parser = _parser()
     try:
-        arguments, rest = _parse(parser, sys.argv[1:] if argv is None else argv)
+        command, arguments, rest = _parse(parser, sys.argv[1:] if argv is None else argv)
         if arguments.pop("help"):
             sys.stdout.write(parser.format_help())
             return CLEAN_STOP
@@ -49,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(os.environ, flags)
     except (_UsageError, BadSetting) as error:
         return _fail(str(error), BAD_USAGE)
+    if command == "healthcheck":
+        return _healthcheck(settings)
     try:
         return _serve(settings)
     except KeyboardInterrupt:
@@ -71,8 +75,8 @@ def _parser() -> _Parser:
     # No abbreviations: one that is unique today would be ambiguous with the next setting.
     parser = _Parser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} [serve] [--flag VALUE ...]",
-        description="Serve the chat.",
+        usage=f"{PROGRAM} [serve | healthcheck] [--flag VALUE ...]",
+        description="Serve the chat, or tell by the exit status whether the server at ADDR is alive.",
         epilog=_EPILOG,
         add_help=False,
         allow_abbrev=False,
@@ -89,10 +93,11 @@ def _parser() -> _Parser:
     return parser
 
 
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str, object], list[str]]:
-    """Return the flags, and what is none."""
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[str, dict[str, object], list[str]]:
+    """Return the command, the flags, and what is neither."""
     arguments, rest = parser.parse_known_args([_without_go_spelling(argument) for argument in argv])
-    return vars(arguments), rest[1:] if rest[:1] == ["serve"] else rest
+    command, rest = (rest[0], rest[1:]) if rest and rest[0] in COMMANDS else (COMMANDS[0], rest)
+    return command, vars(arguments), rest
 
 
 def _without_go_spelling(argument: str) -> str:
@@ -103,10 +108,21 @@ def _without_go_spelling(argument: str) -> str:
 def _unrecognized(argument: str) -> str:
     # What follows "=" is nobody's business: it may be a URL with a password.
     name = argument.partition("=")[0] if argument.startswith("-") else masked(argument)
-    known = ["serve", "--help", "--version", *(setting.flag for setting in DESCRIPTIONS)]
+    known = [*COMMANDS, "--help", "--version", *(setting.flag for setting in DESCRIPTIONS)]
     close = [] if name in known else difflib.get_close_matches(name, known, n=1)
     hint = f", did you mean {close[0]}?" if close else ";"
     return f"unrecognized argument {_one_line(name)}{hint} see {PROGRAM} --help"
+
+
+def _healthcheck(settings: Settings) -> int:
+    # Only who asks pays for http.client: 30 ms of importing.
+    from ditochat.healthcheck import Unhealthy, check  # noqa: PLC0415
+
+    try:
+        check(settings.addr)
+    except Unhealthy as error:
+        return _fail(_one_line(str(error)), FAILURE)
+    return CLEAN_STOP
 
 
 def _serve(settings: Settings) -> int:
