@@ -10,7 +10,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 NODE_PEER := bench/peers/node/node_modules/.package-lock.json
 CLIENT := static-demo/vendor/socket.io.esm.min.js
 
-.PHONY: run install install-dev browser check format test screenshots bench lock clean help
+.PHONY: run install install-dev browser check format test image-test screenshots bench lock clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -42,6 +42,9 @@ browser: ## Chromium, for the tests of the demo page
 
 test: install-dev browser ## all tests; PYTEST_ARGS="-k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+image-test: install-dev ## build the container image and test it; a Docker engine must run
+	$(BIN)/pytest -m image tests/image $(PYTEST_ARGS)
 
 screenshots: install-dev browser ## the pictures of the demo page, into docs/images
 	$(BIN)/python -m tests.demo.screenshots

@@ -46,8 +46,7 @@ class Instance(Program):
 
     async def start(self, *, ready: bool = True, within: float = DEADLINE) -> None:
         """Start it, again too, and return when it is ready (or, with `ready=False`, alive)."""
-        command = [sys.executable, "-m", "ditochat", "serve", "--addr", f"{HOST}:{self.port}", *self.flags]
-        await self.spawn(command, self._environment())
+        await self.spawn(self._command(), self._environment())
         path = "/readyz" if ready else "/healthz"
         async with self.http() as http:
             await eventually(
@@ -94,6 +93,9 @@ class Instance(Program):
     def log_lines(self) -> list[dict[str, Any]]:
         """Return what it logged, in all its lives; a line that is not a JSON object is `{"text": line}`."""
         return [_log_line(line) for line in self.log_text().splitlines() if line.strip()]
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "ditochat", "serve", "--addr", f"{HOST}:{self.port}", *self.flags]
 
     def _environment(self) -> dict[str, str]:
         return {
