@@ -1,6 +1,7 @@
 """What the chart renders is valid, consistent, and accepted by the programs that it starts."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -131,3 +132,9 @@ async def test_the_helm_test_tells_a_working_server_from_none(instances: StartIn
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert script.returncode == status, script.stderr
+
+
+def test_the_readme_has_the_values_as_they_are() -> None:
+    written = (CHART / "README.md").read_text()
+    program = runpy.run_path(str(CHART / "reference.py"))
+    assert written.endswith(program["MARK"] + "\n" + program["table"]())
