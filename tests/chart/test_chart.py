@@ -1,5 +1,6 @@
 """What the chart renders is valid, consistent, and accepted by the programs that it starts."""
 
+import asyncio
 import os
 import runpy
 import shutil
@@ -11,12 +12,15 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import redis.asyncio
 import yaml
 
 from ditochat import __version__
 from ditochat.settings import DESCRIPTIONS, load
 from tests.conftest import StartInstances
 from tests.harness.ports import free_port
+from tests.harness.redis_server import bundled_valkey
+from tests.harness.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "chart"
@@ -138,3 +142,32 @@ def test_the_readme_has_the_values_as_they_are() -> None:
     written = (CHART / "README.md").read_text()
     program = runpy.run_path(str(CHART / "reference.py"))
     assert written.endswith(program["MARK"] + "\n" + program["table"]())
+
+
+async def test_valkey_takes_its_configuration(tmp_path: Path) -> None:
+    text: str = only("", "ConfigMap", "ditochatbackend-valkey")["data"]["valkey.conf"]
+    port = free_port()
+    (tmp_path / "auth.conf").write_text("requirepass x1\n")
+    text = text.replace("/data", str(tmp_path)).replace("/run/valkey", str(tmp_path))
+    (tmp_path / "valkey.conf").write_text(text.replace("port 6379", f"port {port}"))
+    valkey = await asyncio.create_subprocess_exec(
+        bundled_valkey(), tmp_path / "valkey.conf", stdout=asyncio.subprocess.DEVNULL, env={"LC_ALL": "C"}
+    )
+    try:
+        async with redis.asyncio.Redis(port=port, password="x1") as client:  # noqa: S106  # the example's
+
+            async def answers() -> bool:
+                try:
+                    return bool(await client.ping())
+                except redis.ConnectionError:
+                    return False
+
+            await eventually(answers, otherwise=lambda: "Valkey does not answer")
+            assert (await client.config_get("appendfsync"))["appendfsync"] == "always"
+            assert (await client.config_get("appendonly"))["appendonly"] == "yes"
+        async with redis.asyncio.Redis(port=port) as stranger:
+            with pytest.raises(redis.AuthenticationError):
+                await stranger.ping()
+    finally:
+        valkey.terminate()
+        await valkey.wait()
