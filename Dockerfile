@@ -25,7 +25,9 @@ RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir 
  && pip --python /opt/ditochat/bin/python install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM python:3.13-slim-bookworm
-COPY --from=build /opt/ditochat /opt/ditochat
+# What runs the server cannot change it; an image to develop with gives it to the user below.
+ARG OWNER=0:0
+COPY --from=build --chown=$OWNER /opt/ditochat /opt/ditochat
 # A number, not a name: only of a number can Kubernetes tell that it is not root's.
 RUN install -d -m 0700 -o 10001 -g 10001 /data
 USER 10001:10001

@@ -11,6 +11,8 @@ NODE_PEER := bench/peers/node/node_modules/.package-lock.json
 CLIENT := static-demo/vendor/socket.io.esm.min.js
 # Helm, for the tests of the chart. The package is for Linux on x86_64; elsewhere they take the one on the PATH.
 HELM_STAMP := tests/chart/node_modules/.package-lock.json
+# A Groovy parser, for the tests of the Jenkinsfile; it runs where there is a Java.
+GROOVY_LINT := tests/pipeline/node_modules/.package-lock.json
 
 .PHONY: run install install-dev browser check format test image-test screenshots bench lock clean help
 
@@ -42,7 +44,7 @@ browser: ## Chromium, for the tests of the demo page
 	  exit 1; \
 	fi
 
-test: install-dev browser $(HELM_STAMP) ## all tests; PYTEST_ARGS="-k name" for some
+test: install-dev browser $(HELM_STAMP) $(GROOVY_LINT) ## all tests; PYTEST_ARGS="-k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 image-test: install-dev ## build the container image and test it; a Docker engine must run
@@ -62,7 +64,7 @@ lock: ## pin the newest allowed versions, with hashes
 
 clean: ## remove what make made; the messages in data/ stay
 	rm -rf .venv* node_modules static-demo/vendor dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -rf bench/build bench/peers/node/node_modules tests/chart/node_modules
+	rm -rf bench/build bench/peers/node/node_modules tests/chart/node_modules tests/pipeline/node_modules
 	find server tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -88,6 +90,10 @@ $(NODE_PEER): bench/peers/node/package.json bench/peers/node/package-lock.json
 $(HELM_STAMP): tests/chart/package.json tests/chart/package-lock.json
 	cd tests/chart && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
+
+$(GROOVY_LINT): tests/pipeline/package.json tests/pipeline/package-lock.json
+	cd tests/pipeline && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 node_modules/.package-lock.json: package.json package-lock.json
 	npm ci --no-audit --no-fund --loglevel=error

