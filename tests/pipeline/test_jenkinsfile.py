@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ditochat import __version__
-from tests.harness.helm import CHART, template
+from tests.harness.helm import CHART, needs_helm, template
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -81,6 +81,7 @@ def test_what_it_names_is_there() -> None:
     assert "latest" not in TEXT
 
 
+@needs_helm
 def test_the_chart_takes_the_values_that_it_sets() -> None:
     commands = re.findall(r"helm upgrade.*?(?=helm test)", TEXT, re.DOTALL)
     assert len(commands) == 2

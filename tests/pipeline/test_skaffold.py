@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from tests.harness.helm import template
+from tests.harness.helm import needs_helm, template
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "skaffold.yaml").read_text()
@@ -136,6 +136,7 @@ def test_what_it_names_is_there() -> None:
             }
 
 
+@needs_helm
 def test_the_chart_takes_its_values() -> None:
     file = read(TEXT)
     render(dict.fromkeys(file.deploy.helm.releases[0].set_value_templates, "x"))
