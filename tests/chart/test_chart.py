@@ -1,9 +1,11 @@
 """What the chart renders is valid, consistent, and accepted by the programs that it starts."""
 
 import asyncio
+import json
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,13 @@ CASES = {
     "ingress.gke.managedCertificate=true,ingress.gke.redirectToHttps=true",
     "autoscaling": "autoscaling.enabled=true,autoscaling.targetConnections=5000,serviceMonitor.enabled=true",
     "long drain": "settings.drainSeconds=90,preStopSeconds=20",
+    "everything": "host=chat.example,fullnameOverride=chat,ingress.enabled=true,ingress.tls[0].secretName=tls,"
+    "ingress.tls[0].hosts[0]=chat.example,autoscaling.enabled=true,autoscaling.targetConnections=5000,"
+    "serviceMonitor.enabled=true,extraEnv[0].name=TZ,extraEnv[0].value=UTC,podLabels.team=chat,"
+    "networkPolicy.ingressFrom[0].podSelector.matchLabels.app=front,valkey.auth.existingSecret=given,"
+    "imagePullSecrets[0].name=given,priorityClassName=high,nodeSelector.disk=ssd,image.digest=sha256:"
+    + 64
+    * "0",
 }
 Manifest = dict[str, Any]
 
@@ -51,9 +60,31 @@ def rendered(values: str) -> list[Manifest]:
     return [one for one in yaml.safe_load_all(result.stdout) if one]
 
 
-def only(values: str, kind: str, name: str = "ditochatbackend") -> Manifest:
-    (one,) = [m for m in rendered(values) if (m["kind"], m["metadata"]["name"]) == (kind, name)]
+def only(values: str, kind: str, name: str = "") -> Manifest:
+    """The server's one of this kind; `name` is what follows the server's."""
+    named = ("chat" if "fullnameOverride=chat" in values else "ditochatbackend") + name
+    (one,) = [m for m in rendered(values) if (m["kind"], m["metadata"]["name"]) == (kind, named)]
     return one
+
+
+def pod_labels(values: str) -> list[dict[str, str]]:
+    return [
+        m["spec"]["template"]["metadata"]["labels"]
+        for m in rendered(values)
+        if m["kind"] in {"Deployment", "StatefulSet"}
+    ]
+
+
+def named(manifest: object, key: str) -> Iterator[Any]:
+    """What stands under that key, anywhere in the manifest."""
+    if isinstance(manifest, dict):
+        for name, value in manifest.items():
+            if name == key:
+                yield value
+            yield from named(value, key)
+    elif isinstance(manifest, list):
+        for value in manifest:
+            yield from named(value, key)
 
 
 def pods(values: str) -> list[Manifest]:
@@ -109,6 +140,100 @@ def test_the_server_accepts_its_settings_and_has_time_to_drain(values: str) -> N
     assert pod["terminationGracePeriodSeconds"] > pause + settings.drain_seconds + 6
 
 
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_each_selector_selects_one_kind_of_pods(values: str) -> None:
+    labels = pod_labels(values)
+    selectors = [
+        m["spec"]["selector"] if m["kind"] == "Service" else m["spec"]["selector"]["matchLabels"]
+        for m in rendered(values)
+        if m["kind"] in {"Service", "Deployment", "StatefulSet", "PodDisruptionBudget"}
+    ] + [m["spec"]["podSelector"]["matchLabels"] for m in rendered(values) if m["kind"] == "NetworkPolicy"]
+    assert len(selectors) >= 4
+    for selector in selectors:
+        assert len([one for one in labels if selector.items() <= one.items()]) == 1, selector
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_what_is_referred_to_is_there(values: str) -> None:
+    there = {(m["kind"], m["metadata"]["name"]) for m in rendered(values)}
+    given = {("Secret", "given")}
+    for manifest in rendered(values):
+        secrets = [*named(manifest, "secretKeyRef"), *named(manifest, "secretRef")]
+        maps = [*named(manifest, "configMapRef"), *named(manifest, "configMap")]
+        wanted = {("Secret", one["name"]) for one in secrets} | {("ConfigMap", one["name"]) for one in maps}
+        wanted |= {("ServiceAccount", name) for name in named(manifest, "serviceAccountName")}
+        wanted |= {(one["kind"], one["name"]) for one in named(manifest, "scaleTargetRef")}
+        wanted |= {("Service", one["name"]) for one in named(manifest, "service") if isinstance(one, dict)}
+        wanted |= {("Service", name) for name in named(manifest, "serviceName")}
+        assert wanted <= there | given | {("ServiceAccount", "default")}
+    secrets_read = [one for m in rendered(values) for one in named(m, "secretKeyRef")]
+    for secret in [m for m in rendered(values) if m["kind"] == "Secret"]:
+        keys = {one["key"] for one in secrets_read if one["name"] == secret["metadata"]["name"]}
+        assert keys == set(secret.get("stringData") or secret["data"])
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_each_probe_is_there_and_asks_for_its_own(values: str) -> None:
+    (container,) = only(values, "Deployment")["spec"]["template"]["spec"]["containers"]
+    paths = {
+        name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")
+    }
+    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    (port,) = container["ports"]
+    assert (port["name"], port["containerPort"]) == ("http", 8080)
+    (service_port,) = only(values, "Service")["spec"]["ports"]
+    assert (service_port["name"], service_port["targetPort"]) == ("http", "http")
+    for manifest in rendered(values):
+        if manifest["kind"] == "StatefulSet":
+            (valkey,) = manifest["spec"]["template"]["spec"]["containers"]
+            assert {"startupProbe", "livenessProbe", "readinessProbe"} <= valkey.keys()
+
+
+def test_an_own_kind_of_google_is_linked_and_has_the_shape_of_its_version() -> None:
+    values = CASES["gke"]
+    annotations = only(values, "Service")["metadata"]["annotations"]
+    assert json.loads(annotations["cloud.google.com/backend-config"]) == {"default": "ditochatbackend"}
+    assert json.loads(annotations["cloud.google.com/neg"]) == {"ingress": True}
+    backend = only(values, "BackendConfig")
+    assert backend["apiVersion"] == "cloud.google.com/v1"
+    assert backend["spec"]["timeoutSec"] > 3600
+    assert (backend["spec"]["healthCheck"]["requestPath"], backend["spec"]["healthCheck"]["port"]) == (
+        "/readyz",
+        8080,
+    )
+    assert backend["spec"].keys() == {"timeoutSec", "connectionDraining", "sessionAffinity", "healthCheck"}
+    ingress = only(values, "Ingress")["metadata"]["annotations"]
+    frontend, certificate = only(values, "FrontendConfig"), only(values, "ManagedCertificate")
+    assert ingress["networking.gke.io/v1beta1.FrontendConfig"] == frontend["metadata"]["name"]
+    assert ingress["networking.gke.io/managed-certificates"] == certificate["metadata"]["name"]
+    assert (frontend["apiVersion"], frontend["spec"]) == (
+        "networking.gke.io/v1beta1", {"redirectToHttps": {"enabled": True}},
+    )  # fmt: skip
+    assert (certificate["apiVersion"], certificate["spec"]) == (
+        "networking.gke.io/v1", {"domains": ["chat.example"]},
+    )  # fmt: skip
+
+
+def test_prometheus_is_shown_the_metrics_of_the_server_alone() -> None:
+    values = CASES["everything"]
+    monitor = only(values, "ServiceMonitor")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    selected = [
+        m["metadata"]["name"]
+        for m in rendered(values)
+        if m["kind"] == "Service"
+        and monitor["spec"]["selector"]["matchLabels"].items() <= m["metadata"]["labels"].items()
+    ]
+    assert selected == ["chat"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+
+
+def test_the_same_values_render_the_same() -> None:
+    values = f"{CASES['everything']},valkey.auth.password="
+    assert helm(values).stdout == helm(values).stdout
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -123,7 +248,7 @@ def test_wrong_values_are_refused(values: str) -> None:
 
 
 async def test_the_helm_test_tells_a_working_server_from_none(instances: StartInstances) -> None:
-    (container,) = only("", "Pod", "ditochatbackend-test")["spec"]["containers"]
+    (container,) = only("", "Pod", "-test")["spec"]["containers"]
     (instance,) = await instances()
     for url, status in ((instance.base_url, 0), (f"http://127.0.0.1:{free_port()}", 1)):
         script = subprocess.run(  # noqa: ASYNC221  # the server is another process
@@ -140,7 +265,7 @@ def test_the_readme_has_the_values_as_they_are() -> None:
 
 
 async def test_valkey_takes_its_configuration(tmp_path: Path) -> None:
-    text: str = only("", "ConfigMap", "ditochatbackend-valkey")["data"]["valkey.conf"]
+    text: str = only("", "ConfigMap", "-valkey")["data"]["valkey.conf"]
     port = free_port()
     (tmp_path / "auth.conf").write_text("requirepass x1\n")
     text = text.replace("/data", str(tmp_path)).replace("/run/valkey", str(tmp_path))
