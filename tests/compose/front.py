@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.harness.instance import Instance
 from tests.harness.ports import HOST, free_port
 from tests.harness.program import Program
 from tests.harness.waiting import eventually
@@ -36,12 +35,12 @@ def adapted(text: str, directory: Path, port: int, upstreams: Sequence[int]) -> 
 
 
 class Nginx(Program):
-    """nginx in the foreground, on a loopback port."""
+    """nginx in the foreground, on a loopback port, in front of these two."""
 
-    def __init__(self, directory: Path, instances: Sequence[Instance]) -> None:
+    def __init__(self, directory: Path, upstreams: Sequence[int]) -> None:
         super().__init__("nginx", directory)
         self.port = free_port()
-        self._upstreams = [instance.port for instance in instances]
+        self._upstreams = upstreams
 
     @property
     def base_url(self) -> str:

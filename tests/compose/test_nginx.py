@@ -3,7 +3,7 @@
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,14 +16,16 @@ from tests.harness.go_frontend import GoFrontend
 from tests.harness.instance import Instance
 from tests.harness.js_clients import JsClient, JsClients
 from tests.harness.raw_client import RawHttp
+from tests.harness.tcp_proxy import TcpProxy
+from tests.harness.waiting import eventually
 
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 TRANSPORTS: tuple[list[str] | None, ...] = (["polling"], ["websocket"], None)
 
 
 @asynccontextmanager
-async def front(directory: Path, instances: list[Instance]) -> AsyncIterator[Nginx]:
-    nginx = Nginx(directory, instances)
+async def front(directory: Path, instances: Sequence[Instance | TcpProxy]) -> AsyncIterator[Nginx]:
+    nginx = Nginx(directory, [one.port for one in instances])
     try:
         await nginx.start()
         yield nginx
@@ -136,3 +138,44 @@ async def test_bodies_that_are_too_large_metrics_and_the_cookie(
         ):
             assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
             assert (await reply.json(content_type=None))["code"] == "unavailable"
+
+
+@needs_nginx
+async def test_a_kept_alive_connection_to_an_instance_turns_into_a_websocket(
+    instances: StartInstances, js_clients: JsClients, tmp_path: Path
+) -> None:
+    [instance] = await instances()
+    stored = 0
+    async with TcpProxy(instance.port) as tap, front(tmp_path / "nginx", [tap, tap]) as nginx:
+
+        async def taken_over(frontend: JsClient | GoFrontend, before: int) -> bool:
+            nonlocal stored
+            stored += 1
+            await instance.publish(f"{stored}")
+            if isinstance(frontend, JsClient):
+                await frontend.wait_for_ids(stored)
+            else:
+                await frontend.wait_for(last=stored)
+            return tap.accepted == before
+
+        async def warm() -> int:
+            # Each worker of nginx keeps connections of its own; who comes anew may meet another one.
+            for _ in range(8):
+                async with aiohttp.ClientSession(nginx.base_url) as session, session.get("/readyz") as reply:
+                    assert reply.status == 200
+            return tap.accepted
+
+        async def go() -> bool:
+            before = await warm()
+            async with GoFrontend(nginx.base_url) as frontend:
+                return await taken_over(frontend, before)
+
+        async def socketio() -> bool:
+            before = await warm()
+            client = await js_clients.connect(nginx.base_url, transports=["websocket"])
+            taken = await taken_over(client, before)
+            await client.close()
+            return taken
+
+        for opens_one in (go, socketio):
+            await eventually(opens_one, otherwise=lambda: f"{tap.accepted} connections, none taken over")

@@ -20,6 +20,7 @@ class TcpProxy:
 
     def __init__(self, port: int, host: str = HOST) -> None:
         self.port = free_port()
+        self.accepted = 0  # connections, since the beginning
         self._upstream = (host, port)
         self._server: asyncio.Server | None = None
         self._flows = asyncio.Event()
@@ -93,6 +94,7 @@ class TcpProxy:
         self._upstream = (host, port)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         writers = [writer]
         task = asyncio.create_task(self._serve(reader, writer, writers))
         self._connections[task] = writers
