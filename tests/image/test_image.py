@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from ditochat import __version__
 from tests.harness.container import Container, docker
 from tests.harness.js_clients import JsClients
+from tests.harness.ports import HOST, free_port
 from tests.harness.redis_server import RedisServer
 from tests.harness.tcp_proxy import TcpProxy
 from tests.harness.waiting import eventually
@@ -202,3 +204,37 @@ async def test_two_share_a_redis_and_nothing_is_lost_when_one_stops(
 async def _draining(one: Container) -> bool:
     async with one.http() as http, http.get("/readyz") as answer:
         return answer.status == 503 and "shutting down" in await answer.text()
+
+
+async def test_the_guide_s_own_lines_run_it(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/deploy.md").read_text()
+    (block,) = re.findall(r"^```sh\n(# here\ndocker build .*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    name, port = f"ditochat-test-{tmp_path.name}", free_port()
+    # Other names than a reader's own, and a network that needs no bridge.
+    for there, here in (
+        ("--tag ditochatbackend ", f"--network host --tag {IMAGE} "),
+        ("--name ditochat ", f"--name {name} "),
+        ("--publish 8080:8080 ", f"--network host --env ADDR={HOST}:{port} "),
+        ("--volume ditochat:/data ", f"--volume {name}:/data "),
+        (" ditochatbackend\n", f" {IMAGE}\n"),
+    ):
+        assert block.count(there) == 1
+        block = block.replace(there, here)
+    try:
+        shell = await asyncio.create_subprocess_exec("sh", "-ec", block, cwd=ROOT)
+        assert await shell.wait() == 0
+        async with aiohttp.ClientSession(f"http://{HOST}:{port}") as session:
+
+            async def ready() -> bool:
+                try:
+                    async with session.get("/readyz") as answer:
+                        return answer.status == 200
+                except aiohttp.ClientConnectionError:
+                    return False
+
+            await eventually(ready, otherwise=lambda: "it is not ready")
+        await docker("stop", name)
+        assert await docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0\n"
+    finally:
+        await docker("rm", "--force", name)
+        await docker("volume", "rm", "--force", name)
