@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
 
 from ditochat.log import envelope
 from ditochat.log.keys import CHANNEL, EPOCH_KEY, ID_KEY, LIST_KEY, LOG_KEYS, nonce_key
@@ -21,9 +20,9 @@ from tests.conftest import StartInstances
 from tests.harness.go_frontend import GoFrontend
 from tests.harness.instance import Instance
 from tests.harness.js_clients import JsClient, JsClients, JsState
-from tests.harness.ports import HOST, free_port
-from tests.harness.program import Program
-from tests.harness.redis_server import RedisServer, bundled_valkey
+from tests.harness.ports import HOST
+from tests.harness.redis_server import RedisServer
+from tests.harness.sentinel import Sentinel, in_sync
 from tests.harness.tcp_proxy import TcpProxy
 from tests.harness.waiting import eventually
 
@@ -564,33 +563,6 @@ async def test_redis_by_a_unix_socket(
 # ---- Sentinel
 
 
-class Sentinel(Program):
-    """One that watches `master` under the name mymaster."""
-
-    def __init__(self, directory: Path, master: RedisServer) -> None:
-        super().__init__("sentinel", directory)
-        self.port = free_port()
-        self._master = master
-
-    @property
-    def url(self) -> str:
-        return f"redis+sentinel://{HOST}:{self.port}/0/mymaster"
-
-    async def start(self) -> None:
-        self.directory.mkdir()
-        config = self.directory / "sentinel.conf"
-        config.write_text(
-            f"bind {HOST}\nport {self.port}\ndir {self.directory}\n"
-            f"sentinel monitor mymaster {HOST} {self._master.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 1000\n"
-            "sentinel failover-timeout mymaster 5000\n"
-        )
-        await self.spawn([str(bundled_valkey()), str(config), "--sentinel"], {})
-
-    def client(self) -> Redis:
-        return Redis(host=HOST, port=self.port, decode_responses=True)
-
-
 @pytest.fixture
 async def replica(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[RedisServer]:
     async with redis_server.client() as master:
@@ -609,53 +581,14 @@ async def replica(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Re
 async def sentinel(
     tmp_path: Path, redis_server: RedisServer, replica: RedisServer
 ) -> AsyncIterator[Sentinel]:
-    async def in_sync() -> bool:
-        async with replica.client() as redis:
-            return bool((await redis.info("replication"))["master_link_status"] == "up")
-
-    await eventually(in_sync, otherwise=lambda: replica.explain("is not in sync"))
+    await eventually(lambda: in_sync(replica), otherwise=lambda: replica.explain("is not in sync"))
     server = Sentinel(tmp_path / "sentinel", redis_server)
-
-    async def knows_the_replica() -> bool:
-        async with server.client() as redis:
-            try:
-                replicas = await redis.execute_command("SENTINEL", "REPLICAS", "mymaster")
-            except RedisError:  # it does not listen yet
-                return False
-            return len(replicas) == 1
-
     try:
         await server.start()
-        await eventually(knows_the_replica, otherwise=lambda: server.explain("knows no replica"))
+        await eventually(server.knows_a_replica, otherwise=lambda: server.explain("knows no replica"))
         yield server
     finally:
         await server.end()
-
-
-async def fail_over(sentinel: Sentinel, to: RedisServer, *options: str) -> None:
-    """Have the replica take over; return when it has."""
-    async with sentinel.client() as redis:
-
-        async def begun() -> bool:
-            try:
-                await redis.execute_command("SENTINEL", "FAILOVER", "mymaster", *options)
-            except ResponseError:  # NOGOODSLAVE: it has not heard from the replica yet
-                return False
-            return True
-
-        await eventually(begun, otherwise=lambda: sentinel.explain("begins no failover"))
-    await taken_over(sentinel, to)
-
-
-async def taken_over(sentinel: Sentinel, by: RedisServer) -> None:
-    """Wait until the replica is the master."""
-    async with sentinel.client() as redis, by.client() as promoted:
-
-        async def is_master() -> bool:
-            _, port = await redis.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
-            return int(port) == by.port and (await promoted.info("replication"))["role"] == "master"
-
-        await eventually(is_master, otherwise=lambda: sentinel.explain("made no failover"))
 
 
 async def test_a_coordinated_failover_under_load_loses_nothing(
@@ -664,7 +597,7 @@ async def test_a_coordinated_failover_under_load_loses_nothing(
     two = await instances(2, REDIS_URL=sentinel.url, HISTORY_LIMIT=20_000)
     async with load(two, js_clients) as running:
         # Valkey 9: the old master waits for the replica, and takes nothing more.
-        await fail_over(sentinel, replica, "COORDINATED")
+        await sentinel.fail_over(replica, "COORDINATED")
         await running.flows()
     async with replica.client() as redis:
         assert await redis.get(ID_KEY) == str(len(running.acknowledged))
@@ -702,10 +635,10 @@ async def test_a_failover_under_load_loses_nothing_silently(  # noqa: PLR0917 - 
             tasks.create_task(publish(publisher, name))
         await everybody.clients[0].wait_for(count=50)
         if way == "command":
-            await fail_over(sentinel, replica)
+            await sentinel.fail_over(replica)
         else:
             await redis_server.kill()
-            await taken_over(sentinel, replica)
+            await sentinel.taken_over(replica)
         async with replica.client() as redis:
             stored = int(await redis.get(ID_KEY) or 0)
 
