@@ -48,6 +48,7 @@ class Log:
     follower: Follower
     appender: Appender
     redis: Redis
+    metrics: Metrics
 
     async def stored(self) -> list[dict[str, object]]:
         texts = await self.redis.lrange(LIST_KEY, 0, -1)
@@ -87,7 +88,7 @@ async def start_log(any_redis_server: RedisServer) -> AsyncIterator[StartLog]:
         )
         tasks.extend((asyncio.create_task(follower.run()), asyncio.create_task(appender.run())))
         redis = any_redis_server.client(decode=False)
-        log = Log(connections, timeline, listener, follower, appender, redis)
+        log = Log(connections, timeline, listener, follower, appender, redis, metrics)
         started.append(log)
         return log
 

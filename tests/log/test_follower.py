@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from redis.asyncio import Redis
 
-from ditochat.log import envelope
+from ditochat.log import envelope, follower
 from ditochat.log.keys import CHANNEL, EPOCH_KEY, ID_KEY, LIST_KEY, LOG_KEYS, nonce_key
 from ditochat.log.scripts import APPEND
 from tests.harness.redis_server import RedisServer
@@ -391,3 +391,21 @@ async def test_all_who_ask_are_told_that_redis_is_away(log: Log, any_redis_serve
     assert all(isinstance(outcome, Exception) for outcome in outcomes)
     await any_redis_server.start()
     await log.follower.synchronize()
+
+
+# ---- a subscription that ends
+
+
+async def test_an_instance_that_stood_still_gives_its_subscription_up_and_goes_on(
+    start_log: StartLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "TAIL_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(follower, "SILENCE_SECONDS", 0.1)
+    log = await opened(await start_log())
+    for _ in range(10):
+        await until(lambda: b"ditochat_subscribed 1.0" in log.metrics.render())
+        # When the process goes on, all that was due comes in one turn of the loop: the question whether the
+        # subscription lives, and the end of the patience with it.
+        time.sleep(0.3)  # noqa: ASYNC251 - that is the point
+    assert (await log.appender.append(draft("after all that"))).id == 1
+    await until(lambda: log.listener.ids == [1])

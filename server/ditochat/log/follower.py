@@ -7,7 +7,6 @@ reconnection. All that reaches the timeline reaches the listener, in the same or
 
 import asyncio
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -33,8 +32,10 @@ logger = logging.getLogger(__name__)
 TAIL_CHECK_SECONDS: Final = 1.0
 # What was appended just before the check may still be on its way over the subscription.
 TAIL_GRACE_SECONDS: Final = 0.1
-# A PING goes out with every tail check; three unanswered ones mean a dead connection (a partition, say).
-SILENCE_SECONDS: Final = 3.5
+# Where nothing is published a PING asks whether the subscription lives; two unanswered ones mean that it is
+# dead (a partition, say).
+SILENCE_SECONDS: Final = 1.0
+MAX_UNANSWERED_PINGS: Final = 2
 # G6 promises everything live within 2 s of Redis' return: look often.
 RECONNECT_MIN_SECONDS: Final = 0.05
 RECONNECT_MAX_SECONDS: Final = 0.5
@@ -73,7 +74,7 @@ class Follower:
         self._reading = asyncio.Lock()
         self._next_reading: asyncio.Task[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
-        self._subscription: AbstractConnection | None = None
+        self._subscribed = False
         self._followed = False
         self._lost_since: float | None = time.monotonic()
         self._loss_reported = False
@@ -270,24 +271,31 @@ class Follower:
             await connection.read_response(timeout=SUBSCRIBE_TIMEOUT_SECONDS)
             # Subscribed first, read then: nothing can fall between the two.
             await self.synchronize()
-            self._subscription = connection
+            self._subscribed = True
             self._followed = True
             self._note_found()
             await self._listen(connection)
         finally:
-            self._subscription = None  # first: a PING would open it again
+            self._subscribed = False
             await connection.disconnect(nowait=True)
             await pool.release(connection)
 
     async def _listen(self, connection: AbstractConnection) -> None:
-        clock = asyncio.get_running_loop().time
-        async with asyncio.timeout(SILENCE_SECONDS) as silence:
-            while True:
-                kind, *rest = await connection.read_response(timeout=math.inf)
-                if kind == b"message":
-                    await self._receive(rest[-1])
-                elif kind == b"pong":
-                    silence.reschedule(clock() + SILENCE_SECONDS)
+        """Take what comes until nothing does; nobody else may use the connection, not even to send a PING.
+
+        (redis-py closes it under whoever is just sending: an AttributeError, on Python 3.11.)
+        """
+        unanswered = 0
+        while unanswered <= MAX_UNANSWERED_PINGS:
+            response = await connection.read_response(timeout=SILENCE_SECONDS)
+            if response is None:
+                await connection.send_command("PING", check_health=False)
+                unanswered += 1
+                continue
+            unanswered = 0
+            kind, *rest = response
+            if kind == b"message":
+                await self._receive(rest[-1])
 
     async def _receive(self, payload: bytes) -> None:
         opened = open_envelope(payload)
@@ -311,14 +319,12 @@ class Follower:
             raise_if_cancelled()
             await asyncio.sleep(TAIL_CHECK_SECONDS)
             try:
-                if self._subscription is not None:
-                    await self._subscription.send_command("PING", check_health=False)
                 await self._check_tail()
             except (RedisError, OSError) as error:
                 logger.debug("the tail check failed: %r", error)
                 self._note_lost()
             else:
-                if self._subscription is not None:
+                if self._subscribed:
                     self._note_found()
 
     async def _check_tail(self) -> None:
@@ -339,7 +345,7 @@ class Follower:
 
     def _note_lost(self) -> None:
         self._metrics.redis_up.set(0)
-        self._metrics.subscribed.set(self._subscription is not None)
+        self._metrics.subscribed.set(self._subscribed)
         if self._lost_since is None:
             self._lost_since = time.monotonic()
         if not self._loss_reported:
