@@ -129,6 +129,7 @@ class _Server:
             count = partial(self._count_clients, transport)
             metrics.connections.labels(transport).set_function(count)
         metrics.connections.labels("ws").set_function(lambda: self._websocket.count)
+        metrics.tasks.set_function(lambda: len(asyncio.all_tasks()))
 
     async def serve(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until ``stop``, then drain, faster after ``hurry``."""

@@ -80,6 +80,9 @@ class Metrics:
         self.subscribed = Gauge(
             "ditochat_subscribed", "1 while subscribed to the log's channel", registry=registry
         )
+        self.tasks = Gauge(
+            "ditochat_tasks", "Tasks of the event loop; idle clients have none", registry=registry
+        )
         self.event_loop_lag = Histogram(
             "ditochat_event_loop_lag_seconds",
             "How late a timer runs, sampled twice a second",

@@ -658,6 +658,7 @@ async def test_the_metrics_count(instance: Instance, http: aiohttp.ClientSession
     assert grown('ditochat_publish_errors_total{code="invalid",gateway="http"}') == 2
     assert grown('ditochat_publish_errors_total{code="too_large",gateway="http"}') == 1
     assert after["ditochat_redis_up"] == after["ditochat_subscribed"] == 1
+    assert 1 < after["ditochat_tasks"] < 20
 
 
 async def test_the_metrics_tell_who_is_connected_and_how(
