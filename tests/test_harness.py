@@ -18,6 +18,7 @@ from tests.harness.js_clients import JsClients, JsError
 from tests.harness.ports import HOST, free_port
 from tests.harness.redis_server import RedisServer
 from tests.harness.tcp_proxy import TcpProxy
+from tests.harness.waiting import eventually
 
 TRANSPORTS = pytest.mark.parametrize(
     "transports", [["polling"], ["websocket"], None], ids=["polling", "websocket", "upgrade"]
@@ -443,6 +444,35 @@ class TestTcpProxy:
             assert proxy.connections == 2  # an old one, and a new one
             proxy.resume()
             assert await asyncio.gather(*answers) == [None, None]
+
+    async def test_a_delay_holds_up_each_direction(self, redis_server: RedisServer) -> None:
+        async with (
+            TcpProxy(redis_server.port) as proxy,
+            redis.asyncio.Redis.from_url(proxy.redis_url) as client,
+        ):
+            await client.ping()
+            proxy.delay = 0.1
+            begun = asyncio.get_running_loop().time()
+            await client.ping()
+            assert asyncio.get_running_loop().time() - begun >= 0.2
+            proxy.delay = 0.0
+
+    async def test_after_a_half_close_nothing_comes_and_what_is_sent_still_arrives(
+        self, redis_server: RedisServer
+    ) -> None:
+        async with TcpProxy(redis_server.port) as proxy, redis_server.client() as client:
+            reader, writer = await asyncio.open_connection(HOST, proxy.port)
+            writer.write(b"PING\r\n")
+            assert await reader.readline() == b"+PONG\r\n"
+            assert proxy.half_close() == 1
+            assert await reader.read() == b""
+            writer.write(b"SET key value\r\n")
+
+            async def arrived() -> bool:
+                return await client.get("key") == "value"
+
+            await eventually(arrived, otherwise=lambda: "it does not arrive")
+            writer.close()
 
     async def test_retarget_leads_new_connections_elsewhere(self, tmp_path: Path) -> None:
         servers = [RedisServer(tmp_path / name) for name in "ab"]

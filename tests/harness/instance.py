@@ -64,6 +64,12 @@ class Instance(Program):
         async with self.http() as http:
             return await self._answers(http, "/readyz")
 
+    async def readiness(self) -> dict[str, Any]:
+        """Return what /readyz says: `epoch` and `last_id` where it is ready, else `reason`."""
+        async with self.http() as http, http.get("/readyz") as answer:
+            readiness: dict[str, Any] = await answer.json()
+            return readiness
+
     async def messages(self, **params: str | int) -> list[dict[str, Any]]:
         """GET /messages: newest first."""
         async with self.http() as http, http.get("/messages", params=params) as answer:

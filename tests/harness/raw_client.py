@@ -12,7 +12,7 @@ from typing import Self
 
 from tests.harness.ports import HOST
 
-__all__ = ["Answer", "RawHttp", "RawWebSocket", "client_frame"]
+__all__ = ["Answer", "RawHttp", "RawWebSocket", "client_frame", "narrow_socket"]
 
 WITHIN = 8.0  # seconds for any answer: far below the heartbeat of 25 and 20 s
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -48,13 +48,18 @@ def client_frame(
     return head + key + xored.to_bytes(length, "big")
 
 
-async def _narrow_socket(port: int) -> socket.socket:
+async def narrow_socket(port: int) -> socket.socket:
+    """Connect a socket whose peer notices before a megabyte or so that nobody reads from it."""
     narrow = socket.socket()
     narrow.setblocking(False)
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     # As on a real network: for the loopback's large segments Linux would buffer 4 MB.
     narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
-    await asyncio.get_running_loop().sock_connect(narrow, (HOST, port))
+    try:
+        await asyncio.get_running_loop().sock_connect(narrow, (HOST, port))
+    except BaseException:
+        narrow.close()
+        raise
     return narrow
 
 
@@ -72,7 +77,7 @@ class RawHttp:
         When nobody reads from a `narrow` one, the server notices before a megabyte or so.
         """
         async with asyncio.timeout(WITHIN):
-            where = {"sock": await _narrow_socket(port)} if narrow else {"host": HOST, "port": port}
+            where = {"sock": await narrow_socket(port)} if narrow else {"host": HOST, "port": port}
             return cls(*await asyncio.open_connection(limit=2**22, **where, **options))  # type: ignore[arg-type]
 
     async def __aenter__(self) -> Self:

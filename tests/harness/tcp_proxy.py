@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -21,11 +22,13 @@ class TcpProxy:
     def __init__(self, port: int, host: str = HOST) -> None:
         self.port = free_port()
         self.accepted = 0  # connections, since the beginning
+        self.delay = 0.0  # seconds that whatever passes is held up, in each direction
         self._upstream = (host, port)
         self._server: asyncio.Server | None = None
         self._flows = asyncio.Event()
         self._flows.set()
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._half_closed: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -89,6 +92,18 @@ class TcpProxy:
         """Forward again, first what was held."""
         self._flows.set()
 
+    def half_close(self) -> int:
+        """Tell the clients of all connections that nothing more comes; return how many there were.
+
+        What they send is forwarded still.
+        """
+        for client, *_ in self._connections.values():
+            if not client.is_closing():
+                self._half_closed.add(client)
+                with suppress(OSError):  # it has just been reset
+                    client.write_eof()
+        return len(self._connections)
+
     def retarget(self, port: int, host: str = HOST) -> None:
         """Take new connections to another upstream."""
         self._upstream = (host, port)
@@ -114,13 +129,17 @@ class TcpProxy:
             pass  # one side is gone: so is the other, below
         finally:
             for each in writers:
+                self._half_closed.discard(each)
                 _abort(each)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
+            if self.delay:
+                await asyncio.sleep(self.delay)
             await self._flows.wait()
-            writer.write(data)
-            await writer.drain()
+            if writer not in self._half_closed:
+                writer.write(data)
+                await writer.drain()
         await self._flows.wait()
         if writer.can_write_eof():
             writer.write_eof()
