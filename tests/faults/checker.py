@@ -1,15 +1,24 @@
 """Decide from a record alone whether the promises held. Pure: it knows neither server nor Redis."""
 
-from collections.abc import Iterable, Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.faults.record import (
     Answered,
     Ended,
     Event,
+    Fault,
     History,
     Left,
+    Level,
     Lost,
+    Message,
+    Odd,
+    Over,
+    Read,
     Received,
     Reset,
     Sent,
@@ -17,6 +26,16 @@ from tests.faults.record import (
 )
 
 __all__ = ["Violation", "check"]
+
+# What Redis took so long before a fault, or so long after it, a failover may have lost: replication takes its
+# time, and so does it until everybody has left the old master.
+BEFORE_LOSS_SECONDS = 3.0
+AFTER_LOSS_SECONDS = 5.0
+# Above what an instance took up when nobody had connected yet: the pools of redis-py keep connections, the
+# allocator keeps memory.
+MORE_FILES = 6
+MORE_TASKS = 4
+MORE_MEMORY = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -36,59 +55,97 @@ class _Reader:
     epoch: str = ""
     newest: int = 0
     connected: bool = False
+    instance: str = ""
+    since: float = 0.0
+    slow: bool = False
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """Who a message is, and when it was first seen at its place."""
+
+    nonce: str
+    ts: int
+    at: float
+
+
+class _Faults:
+    """When which instance had an excuse."""
+
+    def __init__(self, of_interest: Iterable[tuple[int, Iterable[str]]], ends: dict[int, float]) -> None:
+        self._spans: dict[str, list[tuple[float, float]]] = {}
+        self._begins: dict[int, float] = {}
+        self._ends = ends
+        self._of_interest = {number: tuple(names) for number, names in of_interest}
+
+    def begin(self, number: int, at: float) -> None:
+        for name in self._of_interest.get(number, ()):
+            self._spans.setdefault(name, []).append((at, self._ends.get(number, math.inf)))
+
+    def excuse(self, instance: str, due: float, patience: float) -> float:
+        """Put off what is due for as long as faults forbid it that begin before `patience` has run out."""
+        for begin, end in self._spans.get(instance, ()):
+            if begin <= due + patience and end > due:
+                due = end
+        return due
+
+    def touch(self, instance: str, since: float, until: float) -> bool:
+        return any(begin <= until and end >= since for begin, end in self._spans.get(instance, ()))
 
 
 @dataclass
 class _Checker:
     history_limit: int
     answer_seconds: float
+    live_seconds: float
+    losses: Sequence[Lost]
+    halted: _Faults
+    away: _Faults
     found: list[Violation] = field(default_factory=list)
     readers: dict[str, _Reader] = field(default_factory=dict)
-    stored: dict[tuple[str, int], str] = field(default_factory=dict)  # epoch and id to the message's nonce
-    places: dict[str, set[tuple[str, int]]] = field(default_factory=dict)  # the other way around
+    stored: dict[tuple[str, int], _Sighting] = field(default_factory=dict)  # by epoch and id
+    places: dict[str, dict[tuple[str, int], float]] = field(default_factory=dict)  # the other way around
     acknowledged: dict[str, tuple[int, float]] = field(default_factory=dict)  # nonce to id, and when
-    unanswered: dict[str, tuple[str, float]] = field(
-        default_factory=dict
-    )  # nonce to publisher, and since when
+    unanswered: dict[str, Sent] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
-    lost_at: float | None = None
+    epochs: dict[str, float] = field(default_factory=dict)  # in the order in which they were first seen
+    fresh: dict[str, Level] = field(default_factory=dict)
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._takers: dict[type[Event], Callable[[Any], None]] = {
+            Received: self._received,
+            Sent: self._sent,
+            Answered: self._answered,
+            Session: self._greeted,
+            Reset: self._was_reset,
+            Left: self._left,
+            Read: self._read,
+            Fault: self._broken,
+            Ended: self._ended,
+            Odd: self._odd,
+            Level: self._measured,
+            History: self._kept,
+        }
 
     def take(self, event: Event) -> None:
         self.end = event.at
-        match event:
-            case Sent():
-                self.unanswered[event.nonce] = (event.publisher, event.at)
-            case Answered():
-                self._answered(event)
-            case Session():
-                self._greeted(event)
-            case Reset():
-                self._justified(event.at, event.reader, "was told to start over")
-                reader = self._reader(event.reader)
-                reader.epoch, reader.newest = event.epoch, event.last_id
-            case Received():
-                self._received(event)
-            case Left():
-                self._reader(event.reader).connected = False
-            case Lost():
-                self.lost_at = event.at
-            case Ended():
-                self._violated(
-                    "runs", event.at, event.instance, f"ended by itself, with status {event.status}"
-                )
-            case History():
-                self.histories[event.instance] = event
-            case _:
-                pass
+        taker = self._takers.get(type(event))
+        if taker is not None:  # the others were looked at before
+            taker(event)
 
     def finish(self) -> list[Violation]:
-        for nonce, (publisher, since) in self.unanswered.items():
-            self._violated("G6", since, publisher, f"{nonce} was never answered")
+        for nonce, sent in self.unanswered.items():
+            if sent.acknowledged:
+                self._violated("G6", sent.at, sent.publisher, f"{nonce} was never answered")
         self._compare_histories()
         self._look_for_acknowledged()
-        self._look_for_doubled()
         self._look_for_those_behind()
+        return self.so_far()
+
+    def so_far(self) -> list[Violation]:
+        self._look_for_doubled()
+        self._look_for_needless_epochs()
         return sorted(self.found, key=lambda one: one.at)
 
     def _violated(self, promise: str, at: float, who: str, what: str) -> None:
@@ -97,40 +154,133 @@ class _Checker:
     def _reader(self, name: str) -> _Reader:
         return self.readers.setdefault(name, _Reader())
 
-    def _justified(self, at: float, reader: str, what: str) -> None:
-        """Continuity is given up only where it was lost."""
-        if self.lost_at is None:
-            self._violated("G3", at, reader, f"{what}, and nothing had been lost")
+    # ---- what was lost
+
+    def _near_loss(self, *times: float) -> bool:
+        """Tell whether Redis may have lost, or given to others twice, what it took at one of these times."""
+        return any(
+            loss.since - BEFORE_LOSS_SECONDS <= at <= loss.at + AFTER_LOSS_SECONDS
+            for at in times
+            for loss in self.losses
+        )
+
+    def _enter(self, at: float, who: str, epoch: str) -> None:
+        """An epoch is seen, perhaps for the first time: then something must have been lost."""
+        if epoch in self.epochs:
+            return
+        if self.epochs:
+            loss = self._loss_before(at)
+            if loss is None or at > loss.at + AFTER_LOSS_SECONDS:
+                self._violated("G3", at, who, f"is in a new epoch, {epoch}, and nothing had been lost")
+            elif any(self._loss_before(other) is loss for other in [*self.epochs.values()][1:]):
+                self._violated("G3", at, who, f"is in {epoch}, the second new epoch after one {loss.how}")
+        self.epochs[epoch] = at
+
+    def _loss_before(self, at: float) -> Lost | None:
+        before = [loss for loss in self.losses if loss.since <= at]
+        return before[-1] if before else None
+
+    def _look_for_needless_epochs(self) -> None:
+        """After a fault that may have lost something and has not, there is no reason for a new epoch."""
+        for old, new in itertools.pairwise(self.epochs):
+            loss = self._loss_before(self.epochs[new])
+            if loss is not None and not loss.certain and not self._differ(old, new):
+                what = f"{new} began, and everything of {old} is in it"
+                self._violated("G3", self.epochs[new], loss.how, what)
+
+    def _differ(self, old: str, new: str) -> bool:
+        last = max((id_ for epoch, id_ in self.stored if epoch == new), default=0)
+        for (epoch, id_), sighting in self.stored.items():
+            if epoch == old:
+                other = self.stored.get((new, id_))
+                if id_ > last or (other and (other.nonce, other.ts) != (sighting.nonce, sighting.ts)):
+                    return True
+        return False
+
+    # ---- the instances
+
+    def _broken(self, event: Fault) -> None:
+        self.halted.begin(event.number, event.at)
+        self.away.begin(event.number, event.at)
+
+    def _ended(self, event: Ended) -> None:
+        ended = f"ended by itself, or not as asked, with status {event.status}"
+        self._violated("runs", event.at, event.instance, ended)
+
+    def _odd(self, event: Odd) -> None:
+        self._violated("G9", event.at, event.who, event.what)
+
+    # ---- publishers
+
+    def _sent(self, event: Sent) -> None:
+        self.unanswered[event.nonce] = event
 
     def _answered(self, event: Answered) -> None:
         sent = self.unanswered.pop(event.nonce, None)
         if sent is None:
             self._violated("G4", event.at, event.publisher, f"{event.nonce} was answered without being asked")
-        elif event.at - sent[1] > self.answer_seconds:
-            took = f"{event.nonce} was answered after {event.at - sent[1]:.1f} s"
-            self._violated("G6", event.at, event.publisher, took)
+            return
+        if sent.acknowledged and event.code != "dropped":
+            due = self.halted.excuse(sent.instance, sent.at, self.answer_seconds)
+            if event.at - due > self.answer_seconds:
+                how = "answered" if event.code != "timeout" else "given up, unanswered,"
+                took = f"{event.nonce} was {how} by {sent.instance} after {event.at - sent.at:.1f} s"
+                self._violated("G6", event.at, event.publisher, took)
+        if event.code == "unavailable" and not self._had_trouble(sent.instance, sent.at, event.at):
+            needless = f"{event.nonce} was refused by {sent.instance}, which had Redis"
+            self._violated("G6", event.at, event.publisher, needless)
         if event.id is None:
             return
         before = self.acknowledged.get(event.nonce)
-        if before is not None and before[0] != event.id and not self._lost_since(before[1]):
+        if before is not None and before[0] != event.id and not self._near_loss(before[1], event.at):
             twice = f"{event.nonce} was acknowledged as {before[0]} and as {event.id}"
             self._violated("G5", event.at, event.publisher, twice)
         self.acknowledged[event.nonce] = (event.id, event.at)
 
+    def _had_trouble(self, instance: str, since: float, until: float) -> bool:
+        since -= self.live_seconds
+        return self.away.touch(instance, since, until) or self.halted.touch(instance, since, until)
+
+    # ---- readers
+
     def _greeted(self, event: Session) -> None:
         reader = self._reader(event.reader)
-        reader.connected = True
+        known = reader.epoch != ""
+        reader.connected, reader.since = True, event.at
+        reader.instance, reader.slow = event.instance, event.slow
+        self._enter(event.at, event.reader, event.epoch)
         if event.recovered:
             if event.epoch != reader.epoch:
                 other = f"was recovered into another epoch, {event.epoch}, from {reader.epoch}"
                 self._violated("G3", event.at, event.reader, other)
                 reader.epoch = event.epoch
             return
+        if event.recovered is None and known:
+            self._violated("G3", event.at, event.reader, "was greeted as new, though it said where it stands")
         if event.recovered is False:
-            too_old = event.epoch == reader.epoch and event.last_id - reader.newest > self.history_limit
-            if not too_old:
-                self._justified(event.at, event.reader, f"at {reader.newest} was not recovered")
+            self._may_start_over(event.at, event.reader, event.epoch, event.last_id)
         reader.epoch, reader.newest = event.epoch, event.last_id
+
+    def _was_reset(self, event: Reset) -> None:
+        self._enter(event.at, event.reader, event.epoch)
+        self._may_start_over(event.at, event.reader, event.epoch, event.last_id)
+        reader = self._reader(event.reader)
+        reader.epoch, reader.newest, reader.since = event.epoch, event.last_id, event.at
+
+    def _may_start_over(self, at: float, name: str, epoch: str, last_id: int) -> None:
+        """Continuity is given up only where it was lost, and once for each loss."""
+        reader = self._reader(name)
+        names = list(self.epochs)
+        onward = reader.epoch in names and names.index(epoch) > names.index(reader.epoch)
+        too_old = epoch == reader.epoch and last_id - reader.newest > self.history_limit
+        if not onward and not too_old and not self._near_loss(at):
+            lost = f"at {reader.newest} of {reader.epoch} was to start over at {last_id} of {epoch}"
+            self._violated("G3", at, name, lost)
+
+    def _left(self, event: Left) -> None:
+        reader = self._reader(event.reader)
+        self._is_up_to_date(event.at, event.reader, reader)
+        reader.connected = False
 
     def _received(self, event: Received) -> None:
         reader = self._reader(event.reader)
@@ -141,16 +291,86 @@ class _Checker:
             gap = f"got {event.id} after {reader.newest}: {event.id - reader.newest - 1} are missing"
             self._violated("G2", event.at, event.reader, gap)
         reader.newest = max(reader.newest, event.id)
-        self._is_stored(event.at, event.reader, (reader.epoch, event.id), event.nonce)
+        place = (reader.epoch, event.id)
+        self._is_stored(event.at, event.reader, place, Message(event.id, event.nonce, event.ts))
+        self._in_time(event.at, event.reader, reader, self._since(place))
 
-    def _is_stored(self, at: float, who: str, place: tuple[str, int], nonce: str) -> None:
-        known = self.stored.setdefault(place, nonce)
-        if known != nonce:
-            self._violated("G1", at, who, f"{place[1]} is {nonce} here and {known} elsewhere")
-        self.places.setdefault(nonce, set()).add(place)
+    def _since(self, place: tuple[str, int]) -> float:
+        """Return when a message was there at the latest: somebody had it, or it was acknowledged."""
+        sighting = self.stored[place]
+        id_, at = self.acknowledged.get(sighting.nonce, (0, math.inf))
+        return min(sighting.at, at) if id_ == place[1] else sighting.at
 
-    def _lost_since(self, at: float) -> bool:
-        return self.lost_at is not None and self.lost_at >= at
+    def _in_time(self, at: float, name: str, reader: _Reader, known: float) -> None:
+        """What is there, everybody who is connected has soon."""
+        since = max(known, reader.since)
+        if reader.slow or at - since <= self.live_seconds:
+            return
+        due = self.halted.excuse(reader.instance, since, self.live_seconds)
+        due = self.away.excuse(reader.instance, due, self.live_seconds)
+        due = self.halted.excuse(reader.instance, due, self.live_seconds)
+        if at - due > self.live_seconds:
+            late = f"stood at {reader.newest} on {reader.instance} {at - since:.1f} s after the next one was there"
+            self._violated("G2", at, name, late)
+
+    def _is_up_to_date(self, at: float, name: str, reader: _Reader) -> None:
+        """Whoever leaves had what it should have had."""
+        following = (reader.epoch, reader.newest + 1)
+        if reader.connected and following in self.stored:
+            self._in_time(at, name, reader, self._since(following))
+
+    def _read(self, event: Read) -> None:
+        self._enter(event.at, event.reader, event.epoch)
+        ids = [message.id for message in event.messages]
+        if event.at_least > (ids[0] if ids else 0):
+            what = f"asked {event.instance} for {event.at_least} and got up to {ids[:1]}"
+            self._violated("G1", event.at, event.reader, what)
+        self._seen(event.at, event.instance, event.epoch, event.messages)
+
+    # ---- messages
+
+    def _seen(self, at: float, instance: str, epoch: str, messages: Sequence[Message]) -> None:
+        ids = [message.id for message in messages]
+        if ids and ids != list(range(ids[0], ids[0] - len(ids), -1)):
+            self._violated("G1", at, instance, "serves a history with a gap, or out of order")
+        for message in messages:
+            self._is_stored(at, instance, (epoch, message.id), message)
+
+    def _is_stored(self, at: float, who: str, place: tuple[str, int], message: Message) -> None:
+        known = self.stored.get(place)
+        if known is None:
+            self.stored[place] = _Sighting(message.nonce, message.ts, at)
+            self.places.setdefault(message.nonce, {})[place] = at
+        elif (known.nonce, known.ts) != (message.nonce, message.ts):
+            if not self._near_loss(at, known.at):
+                what = f"{place[1]} is {message.nonce} here and {known.nonce} elsewhere"
+                self._violated("G1", at, who, what)
+            self.places.setdefault(message.nonce, {}).setdefault(place, at)
+
+    def _look_for_doubled(self) -> None:
+        for nonce, places in self.places.items():
+            if len(places) < 2 or not nonce:
+                continue
+            # A message that was lost with its epoch is rightly stored again in the next one.
+            epochs = [epoch for epoch, _ in places]
+            if len(epochs) != len(set(epochs)) and not self._near_loss(*places.values()):
+                self._violated("G5", self.end, nonce, f"is stored more than once: {sorted(places)}")
+
+    def _look_for_acknowledged(self) -> None:
+        for nonce, (id_, at) in self.acknowledged.items():
+            ids = {place[1] for place in self.places.get(nonce, ())}
+            if id_ in ids or self._near_loss(at):
+                continue
+            if not ids:
+                self._violated("G4", at, nonce, f"was acknowledged as {id_}, and nobody got it")
+            else:
+                self._violated("G4", at, nonce, f"was acknowledged as {id_}, and arrived as {sorted(ids)}")
+
+    # ---- the end
+
+    def _kept(self, event: History) -> None:
+        self.histories[event.instance] = event
+        self._seen(event.at, event.instance, event.epoch, event.messages)
 
     def _compare_histories(self) -> None:
         if not self.histories:
@@ -158,54 +378,82 @@ class _Checker:
             return
         first, *others = self.histories.values()
         for other in others:
-            if other.messages != first.messages:
+            if (other.epoch, other.messages) != (first.epoch, first.messages):
                 differs = f"serves another history than {first.instance}"
                 self._violated("G1", other.at, other.instance, differs)
-        ids = [id_ for id_, _ in first.messages]
-        if ids and ids != list(range(ids[0], ids[0] - len(ids), -1)):
-            self._violated("G1", first.at, first.instance, "serves a history with a gap, or out of order")
-
-    def _look_for_acknowledged(self) -> None:
-        served = {nonce: id_ for one in self.histories.values() for id_, nonce in one.messages}
-        for nonce, (id_, at) in self.acknowledged.items():
-            if self._lost_since(at):
-                continue
-            ids = {place[1] for place in self.places.get(nonce, ())}
-            if nonce in served:
-                ids.add(served[nonce])
-            if not ids:
-                self._violated("G4", at, nonce, f"was acknowledged as {id_}, and nobody got it")
-            elif id_ not in ids:
-                self._violated("G4", at, nonce, f"was acknowledged as {id_}, and arrived as {sorted(ids)}")
-
-    def _look_for_doubled(self) -> None:
-        for nonce, places in self.places.items():
-            # A message that was lost with its epoch is rightly stored again in the next one.
-            epochs = [epoch for epoch, _ in places]
-            if len(epochs) != len(set(epochs)):
-                self._violated("G5", self.end, nonce, f"is stored more than once: {sorted(places)}")
 
     def _look_for_those_behind(self) -> None:
-        newest = max((one.messages[0][0] for one in self.histories.values() if one.messages), default=0)
+        histories = [one for one in self.histories.values() if one.messages]
+        if not histories:
+            return
+        newest, epoch = max((one.messages[0].id, one.epoch) for one in histories)
+        told = min(one.at for one in self.histories.values())
         for name, reader in self.readers.items():
-            if not reader.connected:
+            if not reader.connected and not reader.since > told:
                 self._violated("G6", self.end, name, "is not connected at the end")
-            elif reader.newest < newest:
-                self._violated("G2", self.end, name, f"stands at {reader.newest}, the history at {newest}")
+            elif reader.newest < newest or (epoch and reader.epoch != epoch):
+                stands = f"stands at {reader.newest} of {reader.epoch}, the history at {newest} of {epoch}"
+                self._violated("G2", self.end, name, stands)
+
+    def _measured(self, event: Level) -> None:
+        if event.fresh:
+            self.fresh[event.instance] = event
+            return
+        before = self.fresh[event.instance]
+        for what, now, allowed in (
+            ("files", event.files, before.files + MORE_FILES),
+            ("tasks", event.tasks, before.tasks + MORE_TASKS),
+            ("bytes of memory", event.memory, before.memory + MORE_MEMORY),
+        ):
+            if now > allowed:
+                kept = f"has {now} {what} with no clients, where {allowed} were expected at most"
+                self._violated("runs", event.at, event.instance, kept)
 
 
-def check(events: Iterable[Event], *, history_limit: int, answer_seconds: float) -> list[Violation]:
+def check(
+    events: Iterable[Event],
+    *,
+    history_limit: int,
+    answer_seconds: float,
+    live_seconds: float = math.inf,
+    final: bool = True,
+) -> list[Violation]:
     """Return what was broken, in the order of time; nothing is what one hopes for.
 
     Args:
-        events: a whole record, in the order of time.
+        events: a record, in the order of time.
         history_limit: messages that a reader may have missed and still be recovered.
         answer_seconds: how long a publish may wait for its answer, the record's own delay included.
+        live_seconds: how long after one reader another may get a message, likewise; and how long after Redis
+            is back a publish may still be refused.
+        final: whether the record is whole, with the histories at its end.
     """
-    checker = _Checker(history_limit, answer_seconds)
-    for event in _in_order(events):
+    whole = list(_in_order(events))
+    ends = {event.number: event.at for event in whole if isinstance(event, Over)}
+    faults = [event for event in whole if isinstance(event, Fault)]
+    checker = _Checker(
+        history_limit,
+        answer_seconds,
+        live_seconds,
+        losses=[event for event in whole if isinstance(event, Lost)],
+        halted=_Faults(((fault.number, fault.halted) for fault in faults), ends),
+        away=_Faults(((fault.number, fault.away) for fault in faults), ends),
+    )
+    left_after = _after_the_histories(whole) if final else len(whole)
+    for event in whole[:left_after]:
         checker.take(event)
-    return checker.finish()
+    for event in whole[left_after:]:
+        if not isinstance(event, Left):  # everybody was asked to go
+            checker.take(event)
+    return checker.finish() if final else checker.so_far()
+
+
+def _after_the_histories(events: Sequence[Event]) -> int:
+    """Return where the run's own end begins."""
+    for index in range(len(events) - 1, -1, -1):
+        if isinstance(events[index], History):
+            return index
+    return len(events)
 
 
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:

@@ -1,0 +1,36 @@
+"""A short run of everything, and runs of a server that breaks a promise: those must be caught."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import broken
+from tests.faults.faults import KINDS
+from tests.faults.run import Options, run
+
+
+@pytest.mark.timeout(300)
+async def test_a_minute_of_all_faults_breaks_no_promise(tmp_path: Path) -> None:
+    outcome = await run(tmp_path / "run", Options(seed=7, duration=60))
+    assert outcome.violations == []
+    assert sum(outcome.faults.values()) >= 10
+
+
+@pytest.mark.timeout(180)  # "within two minutes", the start and the end of the run not counted
+@pytest.mark.parametrize(
+    ("which", "kinds", "promise"),
+    [
+        ("publish locally first", ["scripts forgotten", "malformed input"], "G1"),
+        ("no tail check", ["publish refused", "instance's clock off by an hour"], "G2"),
+        ("no nonce", ["connections killed", "network cut", "valkey killed"], "G5"),
+    ],
+)
+async def test_a_server_with_a_broken_promise_is_caught(
+    tmp_path: Path, which: str, kinds: list[str], promise: str
+) -> None:
+    chosen = {
+        kind: KINDS[kind] for kind in kinds
+    }  # what the promise is for: all kinds would only take longer
+    options = Options(1, 120, chosen, (broken.__file__, which), stop_early=True)
+    outcome = await run(tmp_path / "run", options)
+    assert promise in {violation.promise for violation in outcome.violations}
