@@ -49,6 +49,12 @@ def test_texts_with_a_hole_in_their_ids_are_numbered_again() -> None:
     assert [json.loads(text)["id"] for text in texts] == [2, 1]
 
 
+def test_a_date_that_is_in_the_year_10000_in_utc_is_kept() -> None:
+    _, (text,) = adopt([b'{"text":"a","date":"9999-12-31T23:59:00-23:59"}'], now=NOW)
+    assert json.loads(text)["date"] == "9999-12-31T23:59:00-23:59"
+    assert StoredMessage.parse(text).ts == 253402387080000
+
+
 @given(st.lists(st.binary(max_size=40) | st.text(max_size=20).map(lambda text: json.dumps(text).encode())))
 def test_any_list_becomes_a_log(raw: list[bytes]) -> None:
     newest, texts = adopt(raw, now=NOW)

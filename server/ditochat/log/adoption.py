@@ -44,7 +44,8 @@ def _newest_id_of_contiguous(texts: Sequence[bytes]) -> int | None:
 def _with_id(text: bytes, message_id: int, now: int) -> bytes:
     fields = _fields(text)
     ts = _timestamp(fields.get("date"), now)
-    fields.setdefault("date", datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="milliseconds"))
+    if "date" not in fields:  # one of its own may be of a year that no datetime in UTC has
+        fields["date"] = datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="milliseconds")
     numbered = {"id": message_id, "ts": ts, **fields}
     try:
         return encode_json(numbered)
