@@ -11,6 +11,7 @@ import pytest
 from ditochat.engine.frames import Opcode, encode_close, encode_frame
 from ditochat.engine.websocket import WebSocketProtocol
 from tests.harness.ports import HOST
+from tests.harness.raw_client import client_frame
 
 # More than loopback's buffers hold for a peer that does not read.
 LARGE = 16 * 1024 * 1024
@@ -103,6 +104,19 @@ async def test_a_ping_overtakes_what_a_slow_peer_has_not_been_sent_yet() -> None
         position = received.index(ping + frame[:4])
         assert position < count * len(frame)
         assert received[:position] + received[position + len(ping) :] == frame * count
+
+
+async def test_a_peer_that_pings_and_does_not_read_is_owed_the_newest_pong_only() -> None:
+    async with connected() as (end, reader, _):
+        end.write([text("x" * LARGE)])
+        waiting = end.waiting_bytes()
+        assert waiting > 0
+        for number in range(1000):
+            end.data_received(client_frame(Opcode.PING, str(number).encode()))
+        assert end.waiting_bytes() == waiting
+        end.write([text("after")])
+        expected = text("x" * LARGE) + encode_frame(Opcode.PONG, b"999") + text("after")
+        assert await reader.readexactly(len(expected)) == expected
 
 
 @pytest.mark.parametrize("soon", [False, True])

@@ -88,6 +88,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_descriptor",
+        "_pong",
         "_soon",
         "_writable",
         "backlog",
@@ -107,6 +108,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.paused = False
         self.backlog: deque[bytes] | None = None
         self.backlog_bytes = 0
+        self._pong: bytes | None = None
         # The socket's descriptor, where we may write to it ourselves ...
         self._descriptor = _BY_TRANSPORT
         # ... and while we may: nothing waits here or in the transport, and no close frame is sent.
@@ -118,8 +120,11 @@ class WebSocketProtocol(asyncio.Protocol):
         raise NotImplementedError
 
     def pinged(self, payload: bytes) -> None:
-        """Answer a ping (section 5.5.3)."""
-        self.write_now(encode_frame(Opcode.PONG, payload))
+        """Answer a ping, at once if the peer reads; else only the newest one, as section 5.5.3 allows."""
+        if self.paused:
+            self._pong = payload
+        else:
+            self.write_now(encode_frame(Opcode.PONG, payload))
 
     def pong_received(self) -> None:
         """Take the answer to a ping of ours."""
@@ -188,6 +193,9 @@ class WebSocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The peer has read on."""
         self.paused = False
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            self.write_now(encode_frame(Opcode.PONG, pong))
         while self.backlog and not self.paused and self.transport is not None:
             self.transport.write(self._take_kept_back(self.backlog))
         if not self.backlog:
@@ -242,7 +250,11 @@ class WebSocketProtocol(asyncio.Protocol):
             self._keep_back(frames)
         else:
             transport.write(frames)
-        return transport.get_write_buffer_size() + self.backlog_bytes
+        return self.waiting_bytes()
+
+    def waiting_bytes(self) -> int:
+        """Return how many bytes wait for the peer."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size() + self.backlog_bytes
 
     def _write_what_is_due(self) -> None:
         frames, self._soon = self._soon, None
