@@ -1,6 +1,7 @@
 """G7: a client that stops reading is closed, costs the others nothing, and comes back by a replay."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +12,7 @@ import pytest
 from tests.conftest import StartInstances
 from tests.harness.instance import Instance
 from tests.harness.raw_chat import PlainChat, PollingChat, RawChat, SocketIoChat
-from tests.harness.raw_client import RawHttp
+from tests.harness.raw_client import RawHttp, RawWebSocket
 
 KINDS = (PollingChat, SocketIoChat, PlainChat)
 SLOW = "ditochat_slow_clients_closed_total"
@@ -126,3 +127,47 @@ async def test_200_clients_that_stop_reading_at_once_cost_the_others_nothing(
         metrics = await instance.metrics()
         assert metrics[SLOW] == clients
         assert metrics['ditochat_replays_total{recovered="true"}'] == clients
+
+
+QUESTIONS = pytest.mark.parametrize(
+    "question", ['420["unknown"]', "40/unknown,"], ids=["of events", "of CONNECT"]
+)
+
+
+@QUESTIONS
+@pytest.mark.parametrize("joined", [True, False])
+async def test_who_asks_on_a_websocket_and_does_not_read_the_answers_is_closed(
+    instances: StartInstances, question: str, *, joined: bool
+) -> None:
+    if question.startswith("42") and not joined:
+        return  # nobody answers an event before CONNECT
+    [instance] = await instances(SEND_BUFFER_BYTES=BUFFER, PING_INTERVAL=300)
+    async with await RawHttp.open(instance.port, narrow=True) as http:
+        assert (await http.handshake("/socket.io/?EIO=4&transport=websocket")).status == 101
+        socket = RawWebSocket(http)
+        await socket.packet()
+        if joined:
+            socket.say("40")
+            await socket.packets(2)
+        http.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport reads
+        with pytest.raises(ConnectionError):  # noqa: PT012 - any of these may meet the end
+            for _ in range(100):  # 10 MB of answers, far more than is in the system's buffers
+                socket.say(*[question] * 1000)
+                await http.writer.drain()
+    assert (await instance.metrics())[SLOW] == joined
+
+
+@QUESTIONS
+async def test_who_asks_by_polling_and_does_not_fetch_the_answers_is_closed(
+    instances: StartInstances, question: str
+) -> None:
+    [instance] = await instances(SEND_BUFFER_BYTES=BUFFER, PING_INTERVAL=300)
+    async with await RawHttp.open(instance.port) as http:
+        opened = await http.request("GET", "/socket.io/?EIO=4&transport=polling")
+        target = f"/socket.io/?EIO=4&transport=polling&sid={json.loads(opened.body[1:])['sid']}"
+        assert (await http.request("POST", target, b"40")).status == 200
+        posts = 0
+        while (await http.request("POST", target, "\x1e".join([question] * 100).encode())).status == 200:
+            posts += 1
+            assert posts < BUFFER // (100 * len(question)) + 2
+    assert (await instance.metrics())[SLOW] == 1

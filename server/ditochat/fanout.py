@@ -113,7 +113,7 @@ class Room:
         self._metrics = metrics
         self._instance = instance
         self._max_message_bytes = max_message_bytes
-        self._send_buffer_bytes = send_buffer_bytes
+        self.send_buffer_bytes = send_buffer_bytes
         self._members: dict[Encoding, set[Member]] = {}
         # A long replay may exceed the limit; what a member was given on joining is granted to it on top.
         self._granted: dict[Member, int] = {}
@@ -162,7 +162,7 @@ class Room:
             *[encoding.message(message, session.epoch) for message in replay.messages],
         ]
         waiting = member.send(encoding.pack(payloads)) if payloads else 0
-        if waiting > self._send_buffer_bytes:
+        if waiting > self.send_buffer_bytes:
             self._granted[member] = waiting
         self._members.setdefault(encoding, set()).add(member)
         if replay.recovered is not None:
@@ -174,6 +174,12 @@ class Room:
         """Take a member out; nothing happens where it is not in."""
         self._members.get(member.encoding, set()).discard(member)
         self._granted.pop(member, None)
+
+    def answered(self, member: Member, waiting: int) -> None:
+        """Hold it against a member, too, what a gateway's own answer adds to what waits for it."""
+        limit = self.send_buffer_bytes
+        if waiting > limit and waiting > limit + self._granted.get(member, 0):
+            self._close_slow((member,))
 
     def appended(self, message: StoredMessage) -> None:
         """Send a message to everybody, together with what else arrives in this turn of the loop."""
@@ -247,7 +253,7 @@ class Room:
         What is handed over now, ``size`` bytes of messages, counts the next time only: nobody could have read
         it yet, and a burst (a gap that was healed, say) may be larger than the limit by itself.
         """
-        limit, slow = self._send_buffer_bytes, []
+        limit, slow = self.send_buffer_bytes, []
         for member in members:
             waiting = member.send(packed)
             if waiting > limit:

@@ -82,13 +82,14 @@ class _Encoding:
 class _Client:
     """A Socket.IO client in the room."""
 
-    __slots__ = ("_connection", "_engine", "_farewell", "_unanswered", "eio_sid", "encoding", "sid")
+    __slots__ = ("_connection", "_engine", "_farewell", "_room", "_unanswered", "eio_sid", "encoding", "sid")
 
-    def __init__(self, engine: EngineServer, eio_sid: str, sid: str, encoding: Encoding) -> None:
+    def __init__(self, room: Room, engine: EngineServer, eio_sid: str, sid: str, encoding: Encoding) -> None:
         self.encoding = encoding
         self.eio_sid = eio_sid
         self._connection = engine.connections[eio_sid]
         self.sid = sid
+        self._room = room
         self._engine = engine
         self._unanswered = 0
         self._farewell: asyncio.TimerHandle | None = None
@@ -100,12 +101,17 @@ class _Client:
         return self._engine.send_burst(self._connection, packed)
 
     def acknowledge(self, answer: Outgoing) -> None:
-        """Send an acknowledgement, with what else goes to this client now."""
+        """Send an acknowledgement, with what else goes to this client now.
+
+        Who asks and does not read the answers is a slow client like any other.
+        """
         socket = self._connection.socket
-        if socket is not None:
-            socket.write_soon(answer.frame)
-        else:
-            self._engine.send_burst(self._connection, Burst([answer]))
+        if socket is None:
+            self._room.answered(self, self._engine.send_burst(self._connection, Burst([answer])))
+            return
+        socket.write_soon(answer.frame)
+        if socket.paused:
+            self._room.answered(self, socket.waiting_bytes())
 
     def close(self, why: Closing) -> None:
         logger.info("closing a client: %s", why.value)
@@ -209,7 +215,7 @@ class ChatServer(StrictServer):
     def _connect(self, eio_sid: str, namespace: str, data: object) -> None:
         if namespace != "/":
             refusal = Packet(packet.CONNECT_ERROR, data={"message": "Invalid namespace"}, namespace=namespace)
-            self._send(eio_sid, refusal)
+            self._answer(eio_sid, refusal)
             return
         if eio_sid in self._connecting or eio_sid in self._clients:
             return  # socket.io's own server ignores a second CONNECT, too
@@ -217,7 +223,7 @@ class ChatServer(StrictServer):
             handshake = parse_auth(data)
         except Invalid as error:
             reason = {"message": str(error), "data": error.as_json()}
-            self._send(eio_sid, Packet(packet.CONNECT_ERROR, data=reason))
+            self._answer(eio_sid, Packet(packet.CONNECT_ERROR, data=reason))
             return
         self.eio.drop_deadline(eio_sid)
         if self._follower.knows(handshake.after, handshake.epoch):
@@ -250,7 +256,7 @@ class ChatServer(StrictServer):
         if pid is not None:
             answer["pid"] = pid
         encoding = self._recovery_encoding if handshake.recovery else self._encoding
-        self._clients[eio_sid] = client = _Client(self.eio, eio_sid, sid, encoding)
+        self._clients[eio_sid] = client = _Client(self._room, self.eio, eio_sid, sid, encoding)
         self.manager.members[sid] = client
         greeting = [Outgoing("0" + encode_json(answer).decode())]
         self._room.join(client, after=after, epoch=epoch, greeting=greeting)
@@ -289,8 +295,19 @@ class ChatServer(StrictServer):
             logger.error("a publish failed unexpectedly", exc_info=error)
         client.end_answer()
 
-    def _send(self, eio_sid: str, message: Packet) -> None:
-        self.eio.put(eio_sid, Burst([Outgoing(message.encode())]))
+    def _answer(self, eio_sid: str, message: Packet) -> None:
+        """Send what a client has asked for, in the room or not yet; close it if it reads none of this."""
+        waiting = self._send(eio_sid, message)
+        client = self._clients.get(eio_sid)
+        if client is not None:
+            self._room.answered(client, waiting)
+        elif waiting > self._room.send_buffer_bytes:
+            logger.info("closing a client: %s", Closing.SLOW.value)
+            self.eio.close(eio_sid, abort=True)
+
+    def _send(self, eio_sid: str, message: Packet) -> int:
+        waiting: int = self.eio.put(eio_sid, Burst([Outgoing(message.encode())]))
+        return waiting
 
 
 def _acknowledge(client: _Client, ack_id: int | None, answer: str) -> None:
