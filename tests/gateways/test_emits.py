@@ -12,8 +12,9 @@ import socketio
 from tests.conftest import StartInstances
 from tests.harness.instance import Instance
 from tests.harness.js_clients import JsClient, JsClients
+from tests.harness.raw_client import RawHttp, RawWebSocket
 from tests.harness.redis_server import RedisServer
-from tests.harness.waiting import DEADLINE, eventually
+from tests.harness.waiting import DEADLINE, eventually, until
 
 CHANNEL = "socketio"
 # A line is (method, positional arguments, keyword arguments), as Python writes them.
@@ -412,6 +413,14 @@ async def test_who_was_disconnected_may_connect_again_on_the_same_transport(
             await instance.publish("not for those who left")
 
 
+def question(room: str) -> dict[str, object]:
+    """An emit that wants an acknowledgement."""
+    return {
+        "method": "emit", "event": "question", "data": [5], "binary": False, "namespace": "/",
+        "room": room, "skip_sid": None, "callback": ["a room", "/", 7], "host_id": "elsewhere",
+    }  # fmt: skip
+
+
 async def test_acknowledgements_of_emits_find_their_way_back(
     redis_server: RedisServer, instances: StartInstances
 ) -> None:
@@ -423,10 +432,7 @@ async def test_acknowledgements_of_emits_find_their_way_back(
         return {"answer to": data}
 
     await client.connect(instance.base_url, transports=["websocket"])
-    emit = {
-        "method": "emit", "event": "question", "data": [5], "binary": False, "namespace": "/",
-        "room": client.get_sid(), "skip_sid": None, "callback": ["a room", "/", 7], "host_id": "elsewhere",
-    }  # fmt: skip
+    emit = question(client.get_sid())
     try:
         async with asyncio.timeout(DEADLINE), redis_server.client() as redis, redis.pubsub() as channel:
             await channel.subscribe(CHANNEL)
@@ -442,3 +448,63 @@ async def test_acknowledgements_of_emits_find_their_way_back(
         }  # fmt: skip
     finally:
         await client.shutdown()
+
+
+async def test_an_acknowledgement_with_binary_data_is_lost_with_a_warning(
+    redis_server: RedisServer, instances: StartInstances
+) -> None:
+    (instance,) = await instances()
+    client = socketio.AsyncClient()
+
+    @client.on("question")  # type: ignore[untyped-decorator]
+    async def answer(_data: object) -> bytes:
+        return b"\0"
+
+    await client.connect(instance.base_url, transports=["websocket"])
+    try:
+        async with redis_server.client() as redis:
+            await redis.publish(CHANNEL, json.dumps(question(client.get_sid())))
+        await until(lambda: any("lost a 'callback'" in line["message"] for line in instance.log_lines()))
+        assert not [line for line in instance.log_lines() if line["level"] == "error"]
+    finally:
+        await client.shutdown()
+
+
+async def test_an_acknowledgement_without_an_array_acknowledges_nothing(
+    redis_server: RedisServer, instances: StartInstances
+) -> None:
+    (instance,) = await instances()
+    async with (
+        redis_server.client() as redis,
+        redis.pubsub() as channel,
+        await RawHttp.open(instance.port) as http,
+    ):
+        await channel.subscribe(CHANNEL)
+        assert (await http.handshake("/socket.io/?EIO=4&transport=websocket")).status == 101
+        socket = RawWebSocket(http)
+        socket.say("40")
+        _, connected, _ = await socket.packets(3)
+        await redis.publish(CHANNEL, json.dumps(question(json.loads(str(connected)[2:])["sid"])))
+        assert str(await socket.packet()) == '421["question",5]'
+        socket.say("431")
+        async with asyncio.timeout(DEADLINE):
+            async for heard in channel.listen():
+                if heard["type"] == "message" and '"callback",' in heard["data"]:
+                    assert json.loads(heard["data"])["args"] == []
+                    break
+
+
+async def test_an_acknowledgement_of_the_id_0_does_no_harm_to_the_emits_that_follow(
+    redis_server: RedisServer, instances: StartInstances
+) -> None:
+    (instance,) = await instances()
+    async with redis_server.client() as redis, await RawHttp.open(instance.port) as http:
+        assert (await http.handshake("/socket.io/?EIO=4&transport=websocket")).status == 101
+        socket = RawWebSocket(http)
+        socket.say("40")
+        await socket.packets(3)
+        for number in (1, 2):
+            await redis.publish(CHANNEL, json.dumps(question("chat")))
+            assert str(await socket.packet()) == f'42{number}["question",5]'
+            socket.say("430[]", '420["unknown"]')
+            assert str(await socket.packet()).startswith("430[")

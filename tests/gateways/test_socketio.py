@@ -399,6 +399,8 @@ BAD_PACKETS = {
     "event with an object for a name": '2[{},"a"]',
     "event with an array for a name": '21[["message"],"a"]',
     "event with null for a name": '21[null,"a"]',
+    "acknowledgement of a string": '31"a"',
+    "acknowledgement of an object": '31{"a":1}',
     "nested too deeply, no acknowledgement": '2["message",' + DEEP + "]",
     "empty": "",
     "unknown type": "9",
@@ -460,7 +462,7 @@ class TestBadPackets:
     async def test_acknowledgements_of_nothing_are_ignored(self, stage: Stage) -> None:
         client = stage.culprits["websocket"]
         connects = len((await client.state()).connects)
-        for packet in ("3", "3[]", "31[]", '3999["a"]'):
+        for packet in ("3", "3[]", "31", "31[]", '3999["a"]'):
             await client.send_packet(packet)
         assert (await client.emit("message", "usable"))["ok"] is True
         await stage.check_all_is_well()

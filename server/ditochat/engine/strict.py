@@ -17,7 +17,7 @@ from socketio.packet import Packet
 
 from ditochat.engine.server import EngineServer
 
-__all__ = ["CONNECT_SECONDS", "PRIVATE_NAMES", "StrictServer", "check_event"]
+__all__ = ["CONNECT_SECONDS", "PRIVATE_NAMES", "StrictServer", "ack_arguments", "check_event"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,9 @@ class StrictServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socket
                 check_event(received.data)
                 await self._handle_event(eio_sid, namespace, received.id, received.data)
             elif received.packet_type in (packet.ACK, packet.BINARY_ACK):
-                await self._handle_ack(eio_sid, namespace, received.id, received.data)
+                data = ack_arguments(received.data)
+                if received.id:  # python-socketio keeps its counter under the id 0
+                    await self._handle_ack(eio_sid, namespace, received.id, data)
             else:
                 raise ValueError(f"a client does not send packets of type {received.packet_type}")
         except _BAD_PACKET as error:
@@ -151,3 +153,16 @@ def check_event(data: object) -> None:
     """
     if not (isinstance(data, list) and data and isinstance(data[0], (str, int, float))):
         raise ValueError("expected an array that begins with the event's name")
+
+
+def ack_arguments(data: object) -> list[Any]:
+    """Return what is acknowledged; where a packet ends with its id, that is nothing.
+
+    Raises:
+        ValueError: it is no array. (python-socketio would unpack an object or a string, too.)
+    """
+    if isinstance(data, list):
+        return data
+    if data is None:
+        return []
+    raise ValueError("expected an array of what is acknowledged")

@@ -226,6 +226,12 @@ class ChatManager(socketio.AsyncRedisManager, _LocalEmits):  # type: ignore[misc
 
     async def _publish(self, data: dict[str, Any]) -> None:
         try:
-            await self._client.publish(self.channel, json.dumps(data))
+            payload = json.dumps(data)
+        except (TypeError, ValueError, RecursionError) as error:
+            # The channel carries JSON; a client's acknowledgement may have binary data in it.
+            logger.warning("lost a %r for other instances: %s", data.get("method"), error)
+            return
+        try:
+            await self._client.publish(self.channel, payload)
         except (RedisError, OSError):
             logger.exception("lost a %r for other instances", data.get("method"))

@@ -15,7 +15,7 @@ from socketio import packet
 from socketio.packet import Packet
 
 from ditochat.engine.server import Burst, EngineServer, Outgoing
-from ditochat.engine.strict import CONNECT_SECONDS, StrictServer, check_event
+from ditochat.engine.strict import CONNECT_SECONDS, StrictServer, ack_arguments, check_event
 from ditochat.errors import ChatError, Invalid
 from ditochat.fanout import Closing, Encoding, Reset, Room, Session
 from ditochat.gateways.emits import ChatManager
@@ -188,8 +188,10 @@ class ChatServer(StrictServer):
             self._leave(eio_sid)
             self.eio.set_deadline(eio_sid, CONNECT_SECONDS)
         elif kind in (packet.ACK, packet.BINARY_ACK):
-            callback = self.manager.trigger_callback
-            self.eio.start_background_task(callback, client.sid, received.id, received.data)
+            answer = ack_arguments(received.data)
+            if received.id:  # python-socketio keeps its counter under the id 0
+                callback = self.manager.trigger_callback
+                self.eio.start_background_task(callback, client.sid, received.id, answer)
         else:
             raise ValueError(f"a client does not send packets of type {kind}")
 
