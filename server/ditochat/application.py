@@ -20,6 +20,7 @@ from ditochat.fanout import Room
 from ditochat.gateways.emits import ChatManager
 from ditochat.gateways.http import HttpGateway
 from ditochat.gateways.origins import OriginPolicy
+from ditochat.gateways.problems import server_logger
 from ditochat.gateways.publisher import Publisher
 from ditochat.gateways.socketio import ChatServer
 from ditochat.gateways.web import front_door, web_application
@@ -133,8 +134,7 @@ class _Server:
 
     async def serve(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until ``stop``, then drain, faster after ``hurry``."""
-        # A client that gives up its poll takes nothing with it: the session ends, a replay follows.
-        runner = web.AppRunner(self._web, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        runner = self._runner()
         await runner.setup()
         server: asyncio.Server | None = None
         try:
@@ -155,6 +155,16 @@ class _Server:
             if server is not None:
                 server.close()
             await runner.cleanup()
+
+    def _runner(self) -> web.AppRunner:
+        # A client that gives up its poll takes nothing with it: the session ends, a replay follows.
+        return web.AppRunner(
+            self._web,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=1.0,
+            logger=server_logger(),
+        )
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
         address = self._settings.addr

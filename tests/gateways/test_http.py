@@ -14,6 +14,7 @@ from yarl import URL
 from tests.conftest import StartInstances
 from tests.harness.go_frontend import GoFrontend
 from tests.harness.instance import Instance
+from tests.harness.raw_client import RawHttp
 from tests.harness.redis_server import RedisServer
 from tests.harness.waiting import eventually
 
@@ -748,3 +749,42 @@ async def test_the_history_stays_readable_without_redis(
     three = await instance.publish("three", nonce="3")
     messages = await instance.messages(at_least=three["id"])
     assert [message["text"] for message in messages] == ["three", "two", "one"]
+
+
+ODD_REQUESTS = {
+    "no target": (b"GET \r\n\r\n", 400),
+    "no version": (b"GET / HTTP\r\n\r\n", 400),
+    "a header without a colon": (b"GET / HTTP/1.1\r\nHost\r\n\r\n", 400),
+    "two lengths": (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+    "a content type that is not UTF-8": (
+        b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: \xff\r\nContent-Length: 1\r\n\r\n1", 415
+    ),
+    "an origin that is not UTF-8": (b"POST /messages HTTP/1.1\r\nHost: a\r\nOrigin: http://\xff\r\n\r\n", 403),
+    "an expectation that is not UTF-8": (b"GET / HTTP/1.1\r\nHost: a\r\nExpect: \xff\r\n\r\n", 417),
+    "a date with a long number": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: 1 Jan 2026 9999999999:00:00\r\n\r\n", 400
+    ),
+    "a body that nobody reads and that is not zipped": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxx", 405
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("request_bytes", "status"), ODD_REQUESTS.values(), ids=ODD_REQUESTS.keys())
+async def test_an_odd_request_is_refused_and_is_no_error_of_ours(
+    instance: Instance, request_bytes: bytes, status: int
+) -> None:
+    logged = len(instance.log_lines())
+    async with await RawHttp.open(instance.port) as http:
+        http.send(request_bytes)
+        assert (await http.answer()).status == status
+    assert [line for line in instance.log_lines()[logged:] if line["level"] == "error"] == []
+
+
+async def test_a_polling_post_that_is_not_encoded_as_it_says_is_refused(instance: Instance) -> None:
+    polling = "/socket.io/?EIO=4&transport=polling"
+    async with await RawHttp.open(instance.port) as http:
+        opened = await http.request("GET", polling)
+        sid = json.loads(opened.body[1:])["sid"]
+        answer = await http.request("POST", f"{polling}&sid={sid}", b"40", {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.body) == (400, b"expected a body that is encoded as its headers say")

@@ -90,7 +90,10 @@ class EngineHttp:
         limit = self._engine.config.max_payload
         if request.content_length is not None and request.content_length > limit:
             raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
-        body = await request.read()
+        try:
+            body = await request.read()
+        except web.RequestPayloadError:
+            return _bad("expected a body that is encoded as its headers say")
         if len(body) > limit:  # it came in chunks, so that its length was not known before
             raise web.HTTPRequestEntityTooLarge(limit, len(body))
         if not self._engine.is_open(sid):  # it ended while the body was on its way

@@ -9,13 +9,14 @@ from typing import Final
 from aiohttp import web
 
 from ditochat.errors import Invalid, NotFound, Unavailable, UnsupportedMediaType
+from ditochat.gateways.problems import meet_expectation
 from ditochat.gateways.publisher import Publisher
 from ditochat.log.follower import Follower
 from ditochat.message import MAX_NONCE_CHARACTERS, Draft, draft_from_json, encode_json
 from ditochat.metrics import CONTENT_TYPE, Metrics
 from ditochat.timeline import Timeline
 
-__all__ = ["HttpGateway", "find_file"]
+__all__ = ["HttpGateway", "file_response", "find_file"]
 
 # SPEC, section 5: "?at_least=ID ... or 503 after 2 s".
 AT_LEAST_SECONDS: Final = 2.0
@@ -51,13 +52,13 @@ class HttpGateway:
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the routes of section 5 of the contract."""
         return [
-            web.get("/messages", self.get_messages),
-            web.post("/messages", self.post_message),
-            web.get("/healthz", self.get_health),
-            web.get("/readyz", self.get_readiness),
-            web.get("/metrics", self.get_metrics),
-            web.get("/", self.get_page),
-            web.route("*", "/{name:.+}", self.get_page),
+            web.get("/messages", self.get_messages, expect_handler=meet_expectation),
+            web.post("/messages", self.post_message, expect_handler=meet_expectation),
+            web.get("/healthz", self.get_health, expect_handler=meet_expectation),
+            web.get("/readyz", self.get_readiness, expect_handler=meet_expectation),
+            web.get("/metrics", self.get_metrics, expect_handler=meet_expectation),
+            web.get("/", self.get_page, expect_handler=meet_expectation),
+            web.route("*", "/{name:.+}", self.get_page, expect_handler=meet_expectation),
         ]
 
     async def get_messages(self, request: web.Request) -> web.Response:
@@ -123,7 +124,7 @@ class HttpGateway:
         path = find_file(self._demo, request.match_info.get("name", "index.html"))
         if path is None or request.method not in ("GET", "HEAD"):
             raise NotFound(request.path[:200])
-        return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
+        return file_response(request, path)
 
     async def _wait_for(self, message_id: int) -> None:
         timeline = self._timeline
@@ -138,6 +139,19 @@ def find_file(folder: Path, name: str) -> Path | None:
         return path if path.is_relative_to(folder) and path.is_file() else None
     except (OSError, ValueError):  # no file can have this name: it is too long, or has a NUL in it
         return None
+
+
+def file_response(request: web.Request, path: Path) -> web.StreamResponse:
+    """Serve a file.
+
+    Raises:
+        Invalid: a date in the request's conditions has numbers that aiohttp does not expect.
+    """
+    try:
+        _ = request.if_modified_since, request.if_unmodified_since, request.if_range
+    except OverflowError:
+        raise Invalid("expected HTTP dates in the conditions of the request") from None
+    return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
 
 
 class _HistoryCache:

@@ -16,9 +16,9 @@ from ditochat.engine.door import Handshake, Opener
 from ditochat.engine.http import EngineHttp, websocket_session
 from ditochat.engine.websocket import accept_response, handshake_key
 from ditochat.errors import ForbiddenOrigin, NotFound, Unavailable
-from ditochat.gateways.http import HttpGateway, find_file
+from ditochat.gateways.http import HttpGateway, file_response, find_file
 from ditochat.gateways.origins import OriginPolicy
-from ditochat.gateways.problems import BODY_LIMIT, answer_problems
+from ditochat.gateways.problems import BODY_LIMIT, answer_problems, meet_expectation
 from ditochat.gateways.socketio import ChatServer
 from ditochat.gateways.websocket import WebSocketGateway
 
@@ -53,22 +53,28 @@ def web_application(
         path = find_file(client_scripts, request.match_info["name"])
         if path is None:
             raise NotFound(request.path[:200])
-        return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
+        return file_response(request, path)
 
     app = web.Application(
         middlewares=[answer_problems, _check_origin(origins)], client_max_size=max_body_bytes
     )
     app[BODY_LIMIT] = max_body_bytes
     app.on_response_prepare.append(_add_headers(origins))
-    app.router.add_route("*", SOCKETIO_PATH, admit(EngineHttp(chat.eio).handle))
+    app.router.add_route(
+        "*", SOCKETIO_PATH, admit(EngineHttp(chat.eio).handle), expect_handler=meet_expectation
+    )
     # Where socket.io's own server has it, so that a page's script tag need not change.
-    app.router.add_get(SOCKETIO_PATH + "{name:socket\\.io[a-z.]*\\.js}", client_script)
-    app.router.add_get(WEBSOCKET_PATH, admit(websocket.handle), allow_head=False)
+    app.router.add_get(
+        SOCKETIO_PATH + "{name:socket\\.io[a-z.]*\\.js}", client_script, expect_handler=meet_expectation
+    )
+    app.router.add_get(
+        WEBSOCKET_PATH, admit(websocket.handle), allow_head=False, expect_handler=meet_expectation
+    )
     app.add_routes(http.routes())
     for resource in app.router.resources():
         # The page's route takes every path and method; a wrong method at a known path is not its business.
         if isinstance(resource, web.PlainResource) and resource.canonical != SOCKETIO_PATH:
-            resource.add_route("*", _refuse_method)
+            resource.add_route("*", _refuse_method, expect_handler=meet_expectation)
     return app
 
 
