@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Of `make fuzz`: how many inputs in all, and which ones.
+INPUTS ?= 1000000
+SEED ?= 1
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 # A checkout that is installed as an editable package: no dependency is resolved again, the pins decide.
 INSTALL_SELF := $(PIP) --no-deps --no-build-isolation --editable .
@@ -14,7 +17,7 @@ HELM_STAMP := tests/chart/node_modules/.package-lock.json
 # A Groovy parser, for the tests of the Jenkinsfile; it runs where there is a Java.
 GROOVY_LINT := tests/pipeline/node_modules/.package-lock.json
 
-.PHONY: run install install-dev browser check format test image-test screenshots bench lock clean help
+.PHONY: run install install-dev browser check format test image-test fuzz screenshots bench lock clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -49,6 +52,9 @@ test: install-dev browser $(HELM_STAMP) $(GROOVY_LINT) ## all tests; PYTEST_ARGS
 
 image-test: install-dev ## build the container image and test it; a Docker engine must run
 	$(BIN)/pytest -m image tests/image $(PYTEST_ARGS)
+
+fuzz: install-dev ## feed the parsers INPUTS=1000000 generated inputs; SEED=2 for others
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 screenshots: install-dev browser ## the pictures of the demo page, into docs/images
 	$(BIN)/python -m tests.demo.screenshots
