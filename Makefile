@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Of `make fuzz`: how many inputs in all, and which ones.
+# Of `make fuzz`: how many inputs, and which ones; of `make fuzz-guided` also what they are for.
 INPUTS ?= 1000000
 SEED ?= 1
+TARGET ?= chat
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 # A checkout that is installed as an editable package: no dependency is resolved again, the pins decide.
 INSTALL_SELF := $(PIP) --no-deps --no-build-isolation --editable .
@@ -17,7 +18,7 @@ HELM_STAMP := tests/chart/node_modules/.package-lock.json
 # A Groovy parser, for the tests of the Jenkinsfile; it runs where there is a Java.
 GROOVY_LINT := tests/pipeline/node_modules/.package-lock.json
 
-.PHONY: run install install-dev browser check format test image-test fuzz screenshots bench lock clean help
+.PHONY: run install install-dev browser check format test image-test fuzz fuzz-guided screenshots bench lock clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -56,6 +57,9 @@ image-test: install-dev ## build the container image and test it; a Docker engin
 fuzz: install-dev ## feed the parsers INPUTS=1000000 generated inputs; SEED=2 for others
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
+fuzz-guided: $(VENV)/.fuzz ## the same for one TARGET=chat, guided by coverage (Linux)
+	$(BIN)/python -m tests.fuzz.guided --target $(TARGET) --inputs $(INPUTS) --seed $(SEED)
+
 screenshots: install-dev browser ## the pictures of the demo page, into docs/images
 	$(BIN)/python -m tests.demo.screenshots
 
@@ -67,6 +71,7 @@ lock: ## pin the newest allowed versions, with hashes
 	$(LOCK) pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
 	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+	$(LOCK) --group fuzz --constraint requirements/dev.txt --output-file requirements/fuzz.txt
 
 clean: ## remove what make made; the messages in data/ stay
 	rm -rf .venv* node_modules static-demo/vendor dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -87,6 +92,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
 	$(PIP) --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev requirements/fuzz.txt
+	$(PIP) --require-hashes -r requirements/fuzz.txt
 	@touch $@
 
 $(NODE_PEER): bench/peers/node/package.json bench/peers/node/package-lock.json
