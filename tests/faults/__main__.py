@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.faults import KINDS
 from tests.faults.record import Answered, Received
-from tests.faults.run import Options, Outcome, run
+from tests.faults.run import KINDS, Options, Outcome, run
 
 SHOWN = 20
 
@@ -19,13 +18,14 @@ SHOWN = 20
 def main(arguments: Sequence[str]) -> int:
     """Run, report, and return the exit status: 1 where a promise was broken."""
     options = _parse(arguments)
-    kinds = {name: KINDS[name] for name in options.only} if options.only else KINDS
-    directory = options.directory or Path(tempfile.mkdtemp(prefix="ditochat-faults-")) / "run"
+    directory = options.directory or Path(tempfile.mkdtemp(prefix="ditochat-faults-"))
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
-    _say(f"seed {seed}, {options.duration:g} s, in {directory}")
-    outcome = asyncio.run(run(directory, Options(seed, options.duration, kinds)))
-    _say(*_report(outcome))
-    return 1 if outcome.violations else 0
+    kinds = frozenset(options.only or KINDS)
+    _say(f"seed {seed}, {options.duration:g} s; data, logs and records in {directory}")
+    outcomes = asyncio.run(run(directory, Options(seed, options.duration, kinds)))
+    for outcome in outcomes:
+        _say(*_report(outcome))
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -35,7 +35,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=sorted(KINDS), help="a kind of fault; may be repeated"
     )
-    parser.add_argument("--directory", type=Path, help="for data, logs and the record; must not exist")
+    parser.add_argument("--directory", type=Path, help="for data, logs and records; must be empty")
     return parser.parse_args(arguments)
 
 
@@ -45,15 +45,16 @@ def _report(outcome: Outcome) -> list[str]:
     told = Counter(event.code for event in answers if event.code is not None)
     deliveries = sum(isinstance(event, Received) for event in outcome.events)
     lines = [
-        f"{outcome.seconds:.0f} s, {outcome.clients} readers, {len(stored)} messages acknowledged",
-        f"{deliveries} deliveries; answers other than an id: {dict(told)}",
+        f"{outcome.site}: {outcome.readers} readers, {sum(outcome.faults.values())} faults",
+        f"  {len(stored)} messages acknowledged, {deliveries} deliveries",
+        f"  answers other than an id: {dict(told)}",
         *(f"{count:5} {kind}" for kind, count in sorted(outcome.faults.items())),
     ]
     if outcome.skipped:
-        lines.append(f"not injected, because something else was broken there: {dict(outcome.skipped)}")
-    lines.append(f"{len(outcome.violations)} violations")
+        lines.append(f"  not injected, something else was at it: {dict(outcome.skipped)}")
+    lines.append(f"  {len(outcome.violations)} violations")
     lines += [
-        f"{violation.at:.3f} {violation.promise} {violation.who}: {violation.what}"
+        f"  {violation.at:.3f} {violation.promise} {violation.who}: {violation.what}"
         for violation in outcome.violations[:SHOWN]
     ]
     return lines

@@ -1,28 +1,55 @@
-"""One run: a cluster, its clients, faults as planned, then calm; and what the checker says of the record."""
+"""One run: sites with their clients, faults as planned, then calm; and what the checker says of the record.
+
+Two sites are broken at the same time: a cluster of three instances, and one instance that brings its own Valkey.
+"""
 
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 from tests.faults.checker import Violation, check
-from tests.faults.cluster import HISTORY_LIMIT, LAUNCHER, Cluster, now
-from tests.faults.faults import KINDS, Faults
+from tests.faults.cluster import Cluster
+from tests.faults.cluster_faults import CLUSTER_KINDS, ClusterFaults
+from tests.faults.embedded import Embedded
+from tests.faults.embedded_faults import EMBEDDED_KINDS, EmbeddedFaults
 from tests.faults.http_client import epoch_of
 from tests.faults.plan import Kind, Phase, Planned, plan
 from tests.faults.record import Event, History, Message, Odd, Recorder, write
-from tests.faults.workload import Workload
+from tests.faults.site import HISTORY_LIMIT, LAUNCHER, Site, now
+from tests.faults.site_faults import SiteFaults
+from tests.faults.workload import Crowd, Workload
 from tests.harness.waiting import eventually
 
-__all__ = ["Options", "Outcome", "run"]
+__all__ = ["KINDS", "Options", "Outcome", "judge", "run"]
 
-CONNECT_WITHIN = 60.0
-SETTLE_WITHIN = 30.0
+KINDS: Final = frozenset({*CLUSTER_KINDS, *EMBEDDED_KINDS})
+CONNECT_WITHIN: Final = 60.0
+SETTLE_WITHIN: Final = 30.0
+# What was handed in last is stored after so long, whatever the answer was.
+LAST_ANSWERS_SECONDS: Final = 2.5
 # The SPEC says 2 s; the rest is for a machine that runs clients, instances and faults on the same two cores.
-ANSWER_SECONDS = 3.4
-LIVE_SECONDS = 3.5
+ANSWER_SECONDS: Final = 3.4
+LIVE_SECONDS: Final = 3.5
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """How a site is built, who uses it, and what is broken there."""
+
+    site: Callable[[Path, Recorder, Sequence[str]], Site]
+    faults: Callable[[Any, Workload], SiteFaults[Any]]
+    kinds: Mapping[str, Kind]
+    crowd: Crowd
+
+
+_SETUPS: Final = {
+    "cluster": _Setup(Cluster, ClusterFaults, CLUSTER_KINDS, Crowd()),
+    "embedded": _Setup(Embedded, EmbeddedFaults, EMBEDDED_KINDS, Crowd(18, 4, 9, 3, 2, 2, 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -32,71 +59,44 @@ class Options:
     Args:
         seed: of the plan, and of all that the clients choose.
         duration: in seconds, the start and the end not counted.
-        kinds: the faults to choose from.
+        kinds: the faults to choose from; a site that has none of them is left out.
         launcher: how Python is to run an instance, before the instance's own arguments.
-        stop_early: judge the record after each phase, and end the run at the first violation.
+        stop_at: end the run as soon as the record shows that this promise was broken.
     """
 
     seed: int
     duration: float
-    kinds: Mapping[str, Kind] = field(default_factory=lambda: KINDS)
+    kinds: frozenset[str] = KINDS
     launcher: Sequence[str] = LAUNCHER
-    stop_early: bool = False
+    stop_at: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What became of a run."""
+    """What became of a site in a run."""
 
-    seed: int
-    seconds: float
-    clients: int
-    violations: Sequence[Violation]
-    faults: Counter[str]
-    skipped: Counter[str]
-    events: Sequence[Event]
+    site: str
+    readers: int
+    violations: Sequence[Violation] = ()
+    events: Sequence[Event] = ()
+    faults: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
-async def run(directory: Path, options: Options) -> Outcome:
-    """Break a cluster. `directory` is for its data, its logs and the record: `record.jsonl`."""
+async def run(directory: Path, options: Options) -> list[Outcome]:
+    """Break all sites; `directory` is for data, logs and the records: `<site>/record.jsonl`."""
     _raise_file_limit()
-    recorder = Recorder()
-    begun = now()
-    try:
-        faults, clients = await _run(directory, recorder, options)
-    finally:
-        events = recorder.events()
-        write(directory / "record.jsonl", events)
-    violations = _judge(events)
-    return Outcome(options.seed, now() - begun, clients, violations, faults.counts, faults.skipped, events)
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(_run_site(name, setup, directory / name, options))
+            for name, setup in _SETUPS.items()
+            if setup.kinds.keys() & options.kinds
+        ]
+    return [task.result() for task in running]
 
 
-async def _run(directory: Path, recorder: Recorder, options: Options) -> tuple[Faults, int]:
-    async with Cluster(directory, recorder, options.launcher) as cluster:
-        for instance in cluster.instances.values():
-            await instance.publish("first", nonce=f"first-{instance.name}")
-        await cluster.measure(fresh=True)
-        ports = {name: instance.port for name, instance in cluster.instances.items()}
-        async with Workload(recorder, cluster.urls, ports, options.seed) as workload:
-            await _everybody_is_there(recorder, workload)
-            workload.begin_drops()
-            faults = Faults(cluster, workload)
-            for phase in plan(options.seed, options.duration, options.kinds):
-                await _inject(phase, faults, workload)
-                if options.stop_early and _judge(recorder.events(), final=False):
-                    break
-            await _settle(cluster, workload, recorder)
-            for error in workload.failed():
-                raise error
-            await workload.leave()
-        await _nobody_is_there(cluster)
-        await cluster.measure(fresh=False)
-        await cluster.stop_instances()
-        cluster.read_logs()
-        return faults, workload.clients
-
-
-def _judge(events: Sequence[Event], *, final: bool = True) -> list[Violation]:
+def judge(events: Sequence[Event], *, final: bool = True) -> list[Violation]:
+    """Return what was broken in a run, or in its beginning."""
     return check(
         events,
         history_limit=HISTORY_LIMIT,
@@ -106,7 +106,46 @@ def _judge(events: Sequence[Event], *, final: bool = True) -> list[Violation]:
     )
 
 
-async def _inject(phase: Phase, faults: Faults, workload: Workload) -> None:
+async def _run_site(name: str, setup: _Setup, directory: Path, options: Options) -> Outcome:
+    outcome = Outcome(name, setup.crowd.readers)
+    recorder = Recorder()
+    try:
+        async with setup.site(directory, recorder, options.launcher) as site:
+            for instance in site.instances.values():
+                await instance.publish("first", nonce=f"first-{instance.name}")
+            await site.measure(fresh=True)
+            async with Workload(site, setup.crowd, options.seed) as workload:
+                await _everybody_is_there(recorder, setup.crowd)
+                faults = setup.faults(site, workload)
+                outcome.faults, outcome.skipped = faults.counts, faults.skipped
+                await _break(setup, faults, workload, options)
+                await _settle(site, workload)
+                for error in workload.failed():
+                    raise error
+                await workload.leave()
+            await _nobody_is_there(site)
+            await site.measure(fresh=False)
+            await site.stop_instances()
+            site.read_logs()
+    finally:
+        outcome.events = recorder.events()
+        write(directory / "record.jsonl", outcome.events)
+    outcome.violations = judge(outcome.events)
+    return outcome
+
+
+async def _break(setup: _Setup, faults: SiteFaults[Any], workload: Workload, options: Options) -> None:
+    kinds = {name: kind for name, kind in setup.kinds.items() if name in options.kinds}
+    workload.begin_drops()
+    for phase in plan(options.seed, options.duration, kinds):
+        await _break_once(phase, faults, workload)
+        if options.stop_at is not None:
+            found = judge(faults.site.recorder.events(), final=False)
+            if options.stop_at in {violation.promise for violation in found}:
+                return
+
+
+async def _break_once(phase: Phase, faults: SiteFaults[Any], workload: Workload) -> None:
     async def later(planned: Planned) -> None:
         await asyncio.sleep(planned.after)
         await faults.inject(planned)
@@ -119,32 +158,33 @@ async def _inject(phase: Phase, faults: Faults, workload: Workload) -> None:
     workload.set_quiet(quiet=False)
 
 
-async def _everybody_is_there(recorder: Recorder, workload: Workload) -> None:
+async def _everybody_is_there(recorder: Recorder, crowd: Crowd) -> None:
     async def connected() -> bool:
-        return sum(reader.connected for reader in recorder.readers.values()) == workload.clients
+        return sum(reader.connected for reader in recorder.readers.values()) == crowd.readers
 
     await eventually(connected, within=CONNECT_WITHIN, otherwise=lambda: f"connected: {recorder.readers}")
 
 
-async def _settle(cluster: Cluster, workload: Workload, recorder: Recorder) -> None:
+async def _settle(site: Site, workload: Workload) -> None:
     """Wait until nothing is under way, and take down what each instance has."""
     workload.set_quiet(quiet=True)
-    last = (0, "")
+    recorder = site.recorder
+    first, *_ = site.instances.values()
 
     async def even() -> bool:
-        nonlocal last
-        answer = await cluster.instances["one"].readiness()
-        last = (answer.get("last_id", 0), answer.get("epoch", ""))
+        answer = await first.readiness()
+        place = (answer.get("last_id", 0), answer.get("epoch", ""))
         return all(
-            reader.connected and (reader.newest, reader.epoch) == last for reader in recorder.readers.values()
+            reader.connected and (reader.newest, reader.epoch) == place
+            for reader in recorder.readers.values()
         )
 
     try:
-        await asyncio.sleep(2)  # what was sent before is stored by now
+        await asyncio.sleep(LAST_ANSWERS_SECONDS)
         await eventually(even, within=SETTLE_WITHIN, otherwise=lambda: "")
     except TimeoutError:
         pass  # the checker says who is behind
-    for name, instance in cluster.instances.items():
+    for name, instance in site.instances.items():
         async with instance.http() as http, http.get("/messages") as answer:
             if answer.status != 200:
                 recorder.add(Odd(at=now(), who=name, what=f"has no history at the end: {answer.status}"))
@@ -154,9 +194,9 @@ async def _settle(cluster: Cluster, workload: Workload, recorder: Recorder) -> N
         recorder.add(History(at=now(), instance=name, messages=messages, epoch=epoch))
 
 
-async def _nobody_is_there(cluster: Cluster) -> None:
+async def _nobody_is_there(site: Site) -> None:
     async def empty() -> bool:
-        for instance in cluster.instances.values():
+        for instance in site.instances.values():
             metrics = await instance.metrics()
             if any(value for name, value in metrics.items() if name.startswith("ditochat_connections{")):
                 return False

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tests.faults.faults import KINDS
+from tests.faults.cluster_faults import CLUSTER_KINDS as KINDS
 from tests.faults.plan import plan
 
 

@@ -3,38 +3,50 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Self
 
 import aiohttp
 
 from tests.faults.http_client import HttpPublisher, HttpReader
 from tests.faults.plain_client import PlainClient
-from tests.faults.record import Recorder
+from tests.faults.site import Site
 from tests.faults.socketio_clients import SocketIoClients
 
-__all__ = ["Workload"]
+__all__ = ["Crowd", "Workload"]
 
 TRANSPORTS = (["websocket"], ["polling"], ["polling", "websocket"])
-SOCKET_IO_CLIENTS = 72
-SOCKET_IO_PUBLISHERS = 12
-PLAIN_CLIENTS = 36
-SLOW_CLIENTS = 12
-PLAIN_PUBLISHERS = 6
-HTTP_PUBLISHERS = 6
-HTTP_READERS = 4
 SECONDS_A_MESSAGE = 1.0  # of each publisher, in the mean
 DROPS_SECONDS = 1.0  # from one client that loses its network to the next, in the mean
 BURST_AT_ONCE = 20
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """How many there are of each kind; of the plain ones, `slow` stop reading now and then."""
+
+    socketio: int = 72
+    socketio_publishers: int = 12
+    plain: int = 36
+    slow: int = 12
+    plain_publishers: int = 6
+    http_publishers: int = 6
+    http_readers: int = 4
+
+    @property
+    def readers(self) -> int:
+        """How many are sent what is published."""
+        return self.socketio + self.plain
+
+
 class Workload:
     """Use it by `async with`: inside, it runs; at the end nobody is connected."""
 
-    def __init__(
-        self, recorder: Recorder, urls: Mapping[str, str], ports: Mapping[str, int], seed: int
-    ) -> None:
+    def __init__(self, site: Site, crowd: Crowd, seed: int) -> None:
+        recorder, urls = site.recorder, site.urls
+        self.crowd = crowd
         self._recorder = recorder
         self._chance = random.Random(f"{seed}/workload")  # noqa: S311 - the same choices for the same seed
         self._seed = seed
@@ -44,37 +56,32 @@ class Workload:
             PlainClient(
                 f"ws-{number}",
                 recorder,
-                ports,
+                site.ports,
                 seed=seed,
-                slow=number < SLOW_CLIENTS,
-                publishes=SECONDS_A_MESSAGE if number >= PLAIN_CLIENTS - PLAIN_PUBLISHERS else None,
+                slow=number < crowd.slow,
+                publishes=SECONDS_A_MESSAGE if number >= crowd.plain - crowd.plain_publishers else None,
             )
-            for number in range(PLAIN_CLIENTS)
+            for number in range(crowd.plain)
         ]
         self._publishers = [
             HttpPublisher(f"post-{number}", recorder, urls, seed=seed, publishes=SECONDS_A_MESSAGE)
-            for number in range(HTTP_PUBLISHERS)
+            for number in range(crowd.http_publishers)
         ]
         self._readers = [
-            HttpReader(f"get-{number}", recorder, urls, seed=seed) for number in range(HTTP_READERS)
+            HttpReader(f"get-{number}", recorder, urls, seed=seed) for number in range(crowd.http_readers)
         ]
         self._bursts = itertools.count(1)
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
 
-    @property
-    def clients(self) -> int:
-        """How many read what is sent."""
-        return SOCKET_IO_CLIENTS + PLAIN_CLIENTS
-
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._socketio)
-        for number in range(SOCKET_IO_CLIENTS):
+        for number in range(self.crowd.socketio):
             self._socketio.open(
                 f"io-{number}",
                 transports=TRANSPORTS[number % 3],
                 recovery=number % 2 == 1,
-                publishes=SECONDS_A_MESSAGE if number < SOCKET_IO_PUBLISHERS else None,
+                publishes=SECONDS_A_MESSAGE if number < self.crowd.socketio_publishers else None,
             )
         for run in (
             *(client.run for client in self._plain),
@@ -140,7 +147,7 @@ class Workload:
     async def _drop_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(self._chance.expovariate(1 / DROPS_SECONDS))
-            if self._chance.random() < SOCKET_IO_CLIENTS / self.clients:
+            if self._chance.random() < self.crowd.socketio / self.crowd.readers:
                 name = self._chance.choice(self._socketio.names)
                 self._socketio.drop(name, reset=self._chance.random() < 0.5)
             else:

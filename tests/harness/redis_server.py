@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 
 from tests.harness.ports import HOST, free_port
 from tests.harness.program import Program
@@ -17,6 +19,7 @@ __all__ = ["RedisServer", "bundled_valkey"]
 
 _LONGEST_SOCKET_PATH = 100  # bytes; macOS takes 104, Linux 108
 _MACHINES = {"amd64": "x86_64"}
+_PAUSE, _TRIES = 0.1, 50
 
 
 def bundled_valkey() -> Path:
@@ -101,6 +104,11 @@ class RedisServer(Program):
     def client(self, *, decode: bool = True) -> "redis.asyncio.Redis":
         """Return a client of strings (or bytes), for the caller to `aclose()`, best by `async with`."""
         return redis.asyncio.Redis.from_url(self.url, decode_responses=decode)
+
+    def stubborn_client(self) -> "redis.asyncio.Redis":
+        """Return one that tries for seconds, while others kill connections."""
+        retry = Retry(ConstantBackoff(_PAUSE), _TRIES)
+        return redis.asyncio.Redis.from_url(self.url, decode_responses=True, retry=retry)
 
     async def _answers(self) -> bool:
         if not self.running:

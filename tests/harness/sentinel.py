@@ -74,7 +74,7 @@ class Sentinel(Program):
 
     async def taken_over(self, by: RedisServer) -> None:
         """Wait until the replica is the master."""
-        async with self.client() as redis, by.client() as promoted:
+        async with self.client() as redis, by.stubborn_client() as promoted:
 
             async def is_master() -> bool:
                 _, port = await redis.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
