@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import resource
 import secrets
 import signal
 import socket
@@ -25,6 +24,7 @@ from ditochat.gateways.publisher import Publisher
 from ditochat.gateways.socketio import ChatServer
 from ditochat.gateways.web import front_door, web_application
 from ditochat.gateways.websocket import WebSocketGateway
+from ditochat.listening import FileLimit, listen
 from ditochat.log.appender import Appender
 from ditochat.log.connections import Connections, connect
 from ditochat.log.follower import Follower
@@ -64,12 +64,14 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    _raise_file_limit()
+    files = FileLimit()
+    files.raise_to_hard()
+    loop.set_exception_handler(files.report)
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if url is None:
             url = await stack.enter_async_context(_embedded(settings.data_dir))
-        server = _Server(settings, connect(url))
+        server = _Server(settings, connect(url), files)
         stack.push_async_callback(server.connections.close)
         await server.serve(stop, hurry)
     logger.info("stopped")
@@ -78,8 +80,9 @@ async def run(settings: Settings) -> None:
 class _Server:
     """The parts of one instance."""
 
-    def __init__(self, settings: Settings, connections: Connections) -> None:
+    def __init__(self, settings: Settings, connections: Connections, files: FileLimit) -> None:
         self.connections = connections
+        self._files = files
         self._settings = settings
         self._draining = False
         self._metrics = metrics = Metrics()
@@ -170,11 +173,9 @@ class _Server:
         address = self._settings.addr
         if runner.server is None:
             raise AssertionError("the runner was set up before")
-        porter = Porter(self._door, runner.server)
+        porter = Porter(self._door, runner.server, self._files.admits)
         try:
-            server = await asyncio.get_running_loop().create_server(
-                porter, address.host, address.port, backlog=4096
-            )
+            server = await listen(porter, address.host, address.port)
         except OSError as error:
             raise StartupError(f"cannot listen on {address}: {error.strerror or error}") from error
         port = server.sockets[0].getsockname()[1]
@@ -244,10 +245,3 @@ def _demo_folder() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "demo"
     return installed if installed.is_dir() else package.parents[1] / "static-demo"
-
-
-def _raise_file_limit() -> None:
-    """Take as many file descriptors as we may: each client needs one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS says "unlimited" and means less
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ditochat.application import _Server
+from ditochat.listening import FileLimit
 from ditochat.log.connections import Connections
 from ditochat.log.scripts import APPEND
 from ditochat.message import StoredMessage
@@ -101,7 +102,7 @@ class FuzzedInstance:
         self._loop = loop
         self._errors = errors
         self.log = _Log()
-        self.server = _Server(_SETTINGS, Connections(self.log, self.log, self.log))
+        self.server = _Server(_SETTINGS, Connections(self.log, self.log, self.log), FileLimit())
         self.log.server = self.server
         self.chat = self.server._chat  # noqa: SLF001 - the program has no other way in
         self.room = self.server._room  # noqa: SLF001

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from ditochat.application import _Server
+from ditochat.listening import FileLimit
 from ditochat.log.connections import connect
 from ditochat.settings import load
 from tests.harness.ports import HOST, free_port
@@ -36,7 +37,7 @@ async def in_process(redis_server: RedisServer, **settings: object) -> AsyncIter
     port = free_port()
     given = {"ADDR": f"{HOST}:{port}", "REDIS_URL": redis_server.url, "DRAIN_SECONDS": 0} | settings
     environment = {name: str(value) for name, value in given.items()}
-    at = InProcess(_Server(load(environment, {}), connect(redis_server.url)), port)
+    at = InProcess(_Server(load(environment, {}), connect(redis_server.url), FileLimit()), port)
     stop = asyncio.Event()
     serving = asyncio.create_task(at.server.serve(stop, asyncio.Event()))
 

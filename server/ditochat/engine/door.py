@@ -48,11 +48,17 @@ class Opener(Protocol):
 
 
 class Porter:
-    """What all doors share: who opens, who gets the rest, and the deadlines."""
+    """What all doors share: who opens, who gets the rest, who is let in at all, and the deadlines."""
 
-    def __init__(self, opener: Opener, rest: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        opener: Opener,
+        rest: Callable[[], asyncio.Protocol],
+        admits: Callable[[asyncio.Transport], bool] = lambda _: True,
+    ) -> None:
         self.opener = opener
         self.rest = rest
+        self.admits = admits
         self._deadlines: DeadlineWheel[Door] = DeadlineWheel(0.5)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -93,7 +99,10 @@ class Door(asyncio.Protocol):
         """Begin to wait for the head."""
         # (asyncio declares it wider; uvloop's transports are no subclass.)
         self._transport = cast(asyncio.Transport, transport)
-        self._porter.expect_head(self)
+        if self._porter.admits(self._transport):
+            self._porter.expect_head(self)
+        else:
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client went before it said anything."""
