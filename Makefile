@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Of `make fuzz`: how many inputs, and which ones; of `make fuzz-guided` also what they are for.
+# Of `make faults`: how many seconds; of `make fuzz`: how many inputs; of both: which ones; of `make fuzz-guided`
+# also what they are for.
+DURATION ?= 60
 INPUTS ?= 1000000
 SEED ?= 1
 TARGET ?= chat
@@ -18,7 +20,7 @@ HELM_STAMP := tests/chart/node_modules/.package-lock.json
 # A Groovy parser, for the tests of the Jenkinsfile; it runs where there is a Java.
 GROOVY_LINT := tests/pipeline/node_modules/.package-lock.json
 
-.PHONY: run install install-dev browser check format test image-test fuzz fuzz-guided screenshots bench lock clean help
+.PHONY: run install install-dev browser check format test image-test faults fuzz fuzz-guided screenshots bench lock clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -53,6 +55,9 @@ test: install-dev browser $(HELM_STAMP) $(GROOVY_LINT) ## all tests; PYTEST_ARGS
 
 image-test: install-dev ## build the container image and test it; a Docker engine must run
 	$(BIN)/pytest -m image tests/image $(PYTEST_ARGS)
+
+faults: install-dev ## break everything under load for DURATION=60 seconds, as SEED=1 says, and judge the record
+	$(BIN)/python -m tests.faults --duration $(DURATION) --seed $(SEED) $(FAULTS_ARGS)
 
 fuzz: install-dev ## feed the parsers INPUTS=1000000 generated inputs; SEED=2 for others
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)

@@ -5,27 +5,58 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.record import Answered, Received
-from tests.faults.run import KINDS, Options, Outcome, run
+import msgspec
 
-SHOWN = 20
+from tests.faults.record import read
+from tests.faults.report import Summary, lines, summarize, tables
+from tests.faults.run import KINDS, Options, run
+
+_SUMMARY = "summary.json"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run, report, and return the exit status: 1 where a promise was broken."""
+    """Do what is asked, and return the exit status: 1 where a promise was broken."""
     options = _parse(arguments)
+    if options.table:
+        _say(tables(one for directory in options.table for one in _summaries(directory)))
+        return 0
+    if options.plot:
+        from tests.faults.plot import draw  # noqa: PLC0415 - matplotlib is there for pictures only
+
+        record, picture = options.plot
+        draw(read(record), picture)
+        return 0
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     directory = options.directory or Path(tempfile.mkdtemp(prefix="ditochat-faults-"))
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
-    kinds = frozenset(options.only or KINDS)
     _say(f"seed {seed}, {options.duration:g} s; data, logs and records in {directory}")
-    outcomes = asyncio.run(run(directory, Options(seed, options.duration, kinds)))
-    for outcome in outcomes:
-        _say(*_report(outcome))
-    return 1 if any(outcome.violations for outcome in outcomes) else 0
+    outcomes = asyncio.run(run(directory, Options(seed, options.duration, frozenset(options.only or KINDS))))
+    summaries = [
+        summarize(
+            outcome.site,
+            seed,
+            readers=outcome.readers,
+            events=outcome.events,
+            violations=outcome.violations,
+            faults=outcome.faults,
+            skipped=outcome.skipped,
+        )
+        for outcome in outcomes
+    ]
+    (directory / _SUMMARY).write_bytes(msgspec.json.encode(summaries))
+    for summary in summaries:
+        _say("\n".join(lines(summary)))
+    return 1 if any(summary.violations for summary in summaries) else 0
+
+
+def _summaries(directory: Path) -> list[Summary]:
+    return msgspec.json.decode((directory / _SUMMARY).read_bytes(), type=list[Summary])
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -36,32 +67,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--only", action="append", choices=sorted(KINDS), help="a kind of fault; may be repeated"
     )
     parser.add_argument("--directory", type=Path, help="for data, logs and records; must be empty")
+    parser.add_argument("--table", type=Path, nargs="+", help="say what runs in these directories came to")
+    parser.add_argument(
+        "--plot", type=Path, nargs=2, metavar=("RECORD", "SVG"), help="draw a record.jsonl; needs matplotlib"
+    )
     return parser.parse_args(arguments)
 
 
-def _report(outcome: Outcome) -> list[str]:
-    answers = [event for event in outcome.events if isinstance(event, Answered)]
-    stored = {event.nonce for event in answers if event.id is not None}
-    told = Counter(event.code for event in answers if event.code is not None)
-    deliveries = sum(isinstance(event, Received) for event in outcome.events)
-    lines = [
-        f"{outcome.site}: {outcome.readers} readers, {sum(outcome.faults.values())} faults",
-        f"  {len(stored)} messages acknowledged, {deliveries} deliveries",
-        f"  answers other than an id: {dict(told)}",
-        *(f"{count:5} {kind}" for kind, count in sorted(outcome.faults.items())),
-    ]
-    if outcome.skipped:
-        lines.append(f"  not injected, something else was at it: {dict(outcome.skipped)}")
-    lines.append(f"  {len(outcome.violations)} violations")
-    lines += [
-        f"  {violation.at:.3f} {violation.promise} {violation.who}: {violation.what}"
-        for violation in outcome.violations[:SHOWN]
-    ]
-    return lines
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from tests.faults.clock import Clock, build_clock_offset
 from tests.faults.record import Recorder
 from tests.faults.site import LAUNCHER, Site
 from tests.faults.small_disk import SmallDisk
@@ -38,6 +39,8 @@ class Cluster(Site):
             server.log_path = directory / f"{server.directory.name}.log"  # not on the disk that is filled
         self.sentinel = Sentinel(directory / "sentinel", self.master, down_after=SENTINEL_PATIENCE)
         self.proxies = {name: TcpProxy(self.master.port) for name in ("one", "two")}
+        self.clocks: dict[str, Clock] = {}
+        """Of each instance, where that can be had."""
         urls = {name: proxy.redis_url for name, proxy in self.proxies.items()} | {"three": self.sentinel.url}
         super().__init__(
             directory,
@@ -93,6 +96,11 @@ class Cluster(Site):
         )
         for proxy in self.proxies.values():
             await proxy.start()
+        library = await build_clock_offset(self.directory)
+        if library is not None:
+            for name, instance in self.instances.items():
+                self.clocks[name] = Clock(library, self.directory / f"{name}.clock")
+                instance.settings |= self.clocks[name].environment
 
     async def _end_store(self) -> None:
         await asyncio.gather(*(program.end() for program in (self.sentinel, self.replica, self.master)))

@@ -19,6 +19,7 @@ __all__ = ["CLUSTER_KINDS", "ClusterFaults"]
 
 CLUSTER_KINDS: Final[Mapping[str, Kind]] = {
     **SITE_KINDS,
+    "instance's clock off by an hour": Kind(5.0, 20.0, "a clock"),
     "valkey killed": Kind(0.0, 6.0, "valkey"),
     "valkey stopped": Kind(1.0, 20.0, "valkey"),
     "valkey emptied": Kind(0.0, 0.0, "valkey"),
@@ -39,6 +40,7 @@ CLUSTER_KINDS: Final[Mapping[str, Kind]] = {
 }
 """All faults, by name; the methods below say what each is."""
 
+HOUR: Final = 3600
 SMALL_BURST: Final = (50, 3000)  # messages, and characters in each
 IN_SYNC_WITHIN: Final = 20.0
 
@@ -49,6 +51,7 @@ class ClusterFaults(SiteFaults[Cluster]):
     def injections(self) -> dict[str, Injection]:
         """Return what to do for each kind."""
         return super().injections() | {
+            "instance's clock off by an hour": self._clock_off,
             "valkey killed": self._valkey_killed,
             "valkey stopped": self._valkey_stopped,
             "valkey emptied": self._valkey_emptied,
@@ -67,6 +70,17 @@ class ClusterFaults(SiteFaults[Cluster]):
             "failover after a crash": self._failover_after_a_crash,
             "failover that loses": self._failover_that_loses,
         }
+
+    # ---- instances
+
+    async def _clock_off(self, planned: Planned, chance: random.Random) -> None:
+        name = self._some_instance(chance)
+        if name not in self.site.clocks:
+            raise Busy
+        async with self.taking(f"clock {name}"), self.broken(planned):
+            self.site.clocks[name].set(chance.choice((-HOUR, HOUR)))
+            await asyncio.sleep(planned.seconds)
+            self.site.clocks[name].set(0)
 
     # ---- Valkey
 

@@ -5,6 +5,7 @@ import random
 import signal
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final
 
 from tests.faults.embedded import Embedded
@@ -13,11 +14,16 @@ from tests.faults.site_faults import SITE_KINDS, Busy, Injection, SiteFaults
 
 __all__ = ["EMBEDDED_KINDS", "EmbeddedFaults"]
 
+_OF_THE_INSTANCE: Final = {kind for kind in SITE_KINDS if kind.startswith("instance ")}
 EMBEDDED_KINDS: Final[Mapping[str, Kind]] = {
-    **SITE_KINDS,
-    "embedded valkey killed": Kind(0.0, 3.0, "valkey"),
-    "embedded valkey stopped": Kind(1.0, 20.0, "valkey"),
-    "embedded valkey's disk full": Kind(2.0, 10.0, "valkey"),
+    # There is one instance, and its Valkey with it: what breaks either comes one at a time.
+    **{
+        name: replace(kind, breaks="the instance") if name in _OF_THE_INSTANCE else kind
+        for name, kind in SITE_KINDS.items()
+    },
+    "embedded valkey killed": Kind(0.0, 3.0, "the instance"),
+    "embedded valkey stopped": Kind(1.0, 20.0, "the instance"),
+    "embedded valkey's disk full": Kind(2.0, 10.0, "the instance"),
 }
 """All faults, by name; the methods below say what each is."""
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from tests.faults.clock import Clock, build_clock_offset
 from tests.faults.record import Ended, Level, Odd, Recorder
 from tests.faults.small_disk import SmallDisk
 from tests.harness.instance import Instance
@@ -29,7 +28,7 @@ _READY_WITHIN: Final = 60.0
 
 
 class Site(ABC):
-    """Use it by `async with`; `instances` are by name, each with a clock of its own where that can be had."""
+    """Use it by `async with`; `instances` are by name."""
 
     def __init__(
         self,
@@ -43,7 +42,6 @@ class Site(ABC):
         self.directory = directory
         self.recorder = recorder
         self.disks = disks
-        self.clocks: dict[str, Clock] = {}
         self.instances = {name: _Launched(directory / name, name=name) for name in instances}
         for name, instance in self.instances.items():
             instance.launcher = launcher
@@ -148,11 +146,6 @@ class Site(ABC):
         for disk in self.disks:
             await disk.mount()
         await self._start_store()
-        library = await build_clock_offset(self.directory)
-        for name, instance in self.instances.items():
-            if library is not None:
-                self.clocks[name] = Clock(library, self.directory / f"{name}.clock")
-                instance.settings |= self.clocks[name].environment
         await asyncio.gather(*(self.start_instance(name) for name in self.instances))
 
     async def _end(self) -> None:

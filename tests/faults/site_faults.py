@@ -30,7 +30,6 @@ SITE_KINDS: Final[Mapping[str, Kind]] = {
     "instance drained": Kind(0.0, 4.0, "an instance"),
     "instance stopped": Kind(1.0, 20.0, "an instance too"),
     "instance out of files": Kind(2.0, 8.0, "an instance too"),
-    "instance's clock off by an hour": Kind(5.0, 20.0, "a clock"),
     "slow clients": Kind(4.0, 8.0, "clients"),
     "malformed input": Kind(2.0, 8.0, "input"),
 }
@@ -40,7 +39,6 @@ SLOW_CLIENTS: Final = 1000
 SLOW_AT_ONCE: Final = 50
 BURST: Final = (300, 3000)  # messages, and characters in each
 MALFORMED_AT_ONCE: Final = 4
-HOUR: Final = 3600
 # DRAIN_SECONDS, twice SETTLE_SECONDS, the embedded Valkey's end, and what this machine may add.
 DRAINED_WITHIN: Final = DRAIN_SECONDS + 3 + 3 + 5 + 5
 BACK_WITHIN: Final = 60.0
@@ -71,7 +69,6 @@ class SiteFaults(Generic[S]):
             "instance drained": self._instance_drained,
             "instance stopped": self._instance_stopped,
             "instance out of files": self._instance_out_of_files,
-            "instance's clock off by an hour": self._clock_off,
             "slow clients": self._slow_clients,
             "malformed input": self._malformed_input,
         }
@@ -124,15 +121,6 @@ class SiteFaults(Generic[S]):
                 await asyncio.sleep(planned.seconds)
             finally:
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-
-    async def _clock_off(self, planned: Planned, chance: random.Random) -> None:
-        name = self._some_instance(chance)
-        if name not in self.site.clocks:
-            raise Busy
-        async with self.taking(f"clock {name}"), self.broken(planned):
-            self.site.clocks[name].set(chance.choice((-HOUR, HOUR)))
-            await asyncio.sleep(planned.seconds)
-            self.site.clocks[name].set(0)
 
     # ---- clients
 
