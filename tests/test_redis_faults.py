@@ -657,3 +657,60 @@ async def test_a_failover_under_load_loses_nothing_silently(  # noqa: PLR0917 - 
             assert await client.ids() == list(range(1, last + 1))
     else:
         assert resets == {1}
+
+
+async def test_without_a_replica_a_master_with_min_replicas_to_write_takes_nothing(
+    instances: StartInstances, redis_server: RedisServer, replica: RedisServer
+) -> None:
+    await eventually(lambda: in_sync(replica), otherwise=lambda: replica.explain("is not in sync"))
+    async with redis_server.client() as master:
+        await master.config_set("min-replicas-to-write", 1)
+        await master.config_set("min-replicas-max-lag", 2)
+    (instance,) = await instances(1)
+    await instance.publish("has a copy")
+    replica.pause()
+
+    async def is_refused() -> bool:
+        async with instance.http() as http, http.post("/messages", json="has none") as answer:
+            return answer.status == 503
+
+    await eventually(is_refused, otherwise=lambda: instance.explain("still stores what has no copy"))
+    replica.resume()
+
+    async def is_stored() -> bool:
+        async with instance.http() as http, http.post("/messages", json="has a copy again") as answer:
+            return answer.status == 201
+
+    await eventually(is_stored, otherwise=lambda: instance.explain("stores nothing any more"))
+
+
+async def test_what_only_clients_of_a_killed_instance_have_is_lost_without_a_word(
+    instances: StartInstances, js_clients: JsClients, redis_server: RedisServer, replica: RedisServer
+) -> None:
+    """A limit that docs/reliability.md names, and no promise: nobody is left who knows that the log went back."""
+    await eventually(lambda: in_sync(replica), otherwise=lambda: replica.explain("is not in sync"))
+    (old,) = await instances(1)
+    client = await js_clients.connect(old.base_url)
+    await old.publish("has a copy")
+    await client.wait_for_ids(1)
+    async with replica.client() as redis:
+        await eventually(lambda: has_id(redis, "1"), otherwise=lambda: "the replica does not get it")
+    replica.pause()
+    assert (await old.publish("has none"))["id"] == 2
+    await client.wait_for_ids(2)
+    epoch = (await client.state()).epoch
+    for program in (old, redis_server, replica):
+        await program.kill()
+    del replica.options["replicaof"]
+    await replica.start()
+    (new,) = await instances(1, REDIS_URL=replica.url)
+    for number, text in ((2, "another"), (3, "one more")):
+        assert (await new.publish(text))["id"] == number
+    late = await js_clients.connect(new.base_url, auth={"after": 2, "epoch": epoch})
+    assert await late.wait_for_ids(3) == [3]
+    (session,) = (await late.state()).sessions
+    assert session["recovered"] is True
+
+
+async def has_id(redis: Redis, newest: str) -> bool:
+    return bool(await redis.get(ID_KEY) == newest)

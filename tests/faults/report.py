@@ -79,7 +79,7 @@ def lines(summary: Summary) -> list[str]:
         ),
         *(f"  {count:4} {kind}" for kind, count in summary.faults.items()),
         *(
-            f"  {count:4} {kind}: not injected, the like was under way"
+            f"  {count:4} {kind}: not injected, the like was under way or cannot be had here"
             for kind, count in summary.skipped.items()
         ),
     ]

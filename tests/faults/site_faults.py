@@ -111,9 +111,10 @@ class SiteFaults(Generic[S]):
             self.site.instances[name].resume()
 
     async def _instance_out_of_files(self, planned: Planned, chance: random.Random) -> None:
+        """New clients are sent away; who is there is served as before."""
         name = self._some_instance(chance)
         pid = self.site.instances[name].pid
-        async with self.taking(f"instance {name}"), self.broken(planned, halted=[name]):
+        async with self.taking(f"instance {name}"), self.broken(planned):
             soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             used = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - a count of names
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 2, hard))
