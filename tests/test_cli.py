@@ -134,6 +134,10 @@ def test_a_bad_variable_is_one_line_and_status_2() -> None:
     assert complaint(HISTORY_LIMIT="abc") == "HISTORY_LIMIT='abc': expected an integer from 1 to 100000"
 
 
+def test_replicas_of_the_embedded_valkey_are_one_line_and_status_2() -> None:
+    assert "needs REDIS_URL or REDIS_ADDR" in complaint(REDIS_WAIT_REPLICAS="1")
+
+
 def test_a_bad_flag_is_one_line_and_status_2() -> None:
     line = "--history-limit='0': expected an integer from 1 to 100000"
     assert complaint("serve", "--history-limit", "0", HISTORY_LIMIT="5") == line

@@ -37,6 +37,7 @@ def test_nothing_given_is_the_documented_defaults() -> None:
     assert load({}, {}) == Settings(
         addr=Address(None, 8080),
         redis_url=None,
+        redis_wait_replicas=0,
         data_dir=Path("data"),
         allowed_origins=(),
         history_limit=1000,
@@ -453,6 +454,28 @@ def test_a_bad_largest_message_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", [*NO_INTEGER, "0", "65535", "1073741825"])
 def test_a_bad_send_buffer_is_refused(text: str) -> None:
     assert refusal("SEND_BUFFER_BYTES", text).expected == "an integer from 65536 to 1073741824"
+
+
+@pytest.mark.parametrize("text", [*NO_INTEGER, "11"])
+def test_a_bad_number_of_replicas_is_refused(text: str) -> None:
+    assert refusal("REDIS_WAIT_REPLICAS", text).expected == "an integer from 0 to 10"
+
+
+@pytest.mark.parametrize("redis", [{"REDIS_URL": "redis://r"}, {"REDIS_ADDR": "r:6379"}])
+@pytest.mark.parametrize("number", [0, 1, 10])
+def test_a_redis_of_ones_own_may_have_replicas(redis: dict[str, str], number: int) -> None:
+    text = str(number)
+    assert load({**redis, "REDIS_WAIT_REPLICAS": text}, {}).redis_wait_replicas == number
+    assert load(redis, {"REDIS_WAIT_REPLICAS": text}).redis_wait_replicas == number
+
+
+def test_the_embedded_valkey_has_no_replica_to_wait_for() -> None:
+    assert setting("redis_wait_replicas", "0") == 0
+    expected = "expected 0, because anything above needs REDIS_URL or REDIS_ADDR"
+    with pytest.raises(BadSetting) as caught:
+        load({"REDIS_WAIT_REPLICAS": "1"}, {})
+    assert str(caught.value) == f"REDIS_WAIT_REPLICAS='1': {expected}"
+    assert str(refusal("REDIS_WAIT_REPLICAS", "10")) == f"--redis-wait-replicas='10': {expected}"
 
 
 def test_a_message_may_be_as_large_as_the_send_buffer() -> None:

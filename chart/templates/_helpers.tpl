@@ -57,6 +57,9 @@ capabilities:
 {{- if and .Values.redis.url .Values.redis.existingSecret }}
 {{- fail "redis.url and redis.existingSecret exclude each other: set one of them" }}
 {{- end }}
+{{- if and .Values.valkey.enabled .Values.redis.waitReplicas }}
+{{- fail "redis.waitReplicas is for a Redis of your own: the chart's Valkey has no replica" }}
+{{- end }}
 {{- if not (or .Values.valkey.enabled $own) }}
 {{- fail "no Redis: set valkey.enabled=true, redis.url or redis.existingSecret" }}
 {{- end }}

@@ -100,6 +100,7 @@ class _Server:
         self._appender = Appender(
             connections, follower, metrics,
             history_limit=settings.history_limit, max_message_bytes=max_bytes,
+            wait_replicas=settings.redis_wait_replicas,
         )  # fmt: skip
 
         def publisher(gateway: str) -> Publisher:

@@ -37,6 +37,9 @@ _LOG_LEVELS: dict[str, LogLevel] = {
 }
 _LOG_FORMATS: dict[str, LogFormat] = {"text": "text", "json": "json"}
 
+_MAX_WAIT_REPLICAS = 10
+"""No Redis has so many replicas for its messages' safety: more is a mistake in the setting."""
+
 _MAX_HISTORY = 100_000
 """Messages. The history is kept in the memory of every instance, and sent as one JSON array."""
 
@@ -111,9 +114,15 @@ DESCRIPTIONS: tuple[Description, ...] = (
         expected="host:port, with a port from 1 to 65535",
     ),
     Description(
+        name="REDIS_WAIT_REPLICAS",
+        default="0",
+        meaning="replicas that must have a message before it is acknowledged; 0 for none",
+        expected=f"an integer from 0 to {_MAX_WAIT_REPLICAS}",
+    ),
+    Description(
         name="DATA_DIR",
         default="./data",
-        meaning="where the embedded Valkey keeps its data; used with neither of the two above",
+        meaning="where the embedded Valkey keeps its data; used with neither REDIS_URL nor REDIS_ADDR",
         expected="the path of a directory",
     ),
     Description(
@@ -231,6 +240,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     addr: Address
     redis_url: str | None
+    redis_wait_replicas: int
     data_dir: Path
     allowed_origins: tuple[str, ...]
     history_limit: int
@@ -270,6 +280,7 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
     settings = Settings(
         addr=given.required("ADDR", _address),
         redis_url=redis_addr if redis_url is None else redis_url,
+        redis_wait_replicas=given.required("REDIS_WAIT_REPLICAS", _integer(0, _MAX_WAIT_REPLICAS)),
         data_dir=given.required("DATA_DIR", _path),
         allowed_origins=given.optional("ALLOWED_ORIGIN", _origins) or (),
         history_limit=given.required("HISTORY_LIMIT", _integer(1, _MAX_HISTORY)),
@@ -285,6 +296,13 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
         log_level=given.required("LOG_LEVEL", lambda text: _choice(text, _LOG_LEVELS)),
         log_format=given.required("LOG_FORMAT", lambda text: _choice(text, _LOG_FORMATS)),
     )
+    # The embedded Valkey has no replica: nothing would ever be acknowledged.
+    if settings.redis_url is None and settings.redis_wait_replicas:
+        raise BadSetting(
+            given.label("REDIS_WAIT_REPLICAS"),
+            str(settings.redis_wait_replicas),
+            "0, because anything above needs REDIS_URL or REDIS_ADDR",
+        )
     # Else one legal message would close every client that is a moment late, again at each replay.
     if settings.send_buffer_bytes < settings.max_message_bytes:
         raise BadSetting(

@@ -26,13 +26,14 @@ from tests.harness.waiting import eventually
 pytestmark = needs_helm
 
 OWN = {"ADDR", "REDIS_URL", "REDIS_ADDR", "DATA_DIR"}  # fixed port; by Secret; the same; never embedded
+RARE = {"REDIS_WAIT_REPLICAS"}  # only where it is not 0
 CUSTOM = {"BackendConfig", "FrontendConfig", "ManagedCertificate", "ServiceMonitor"}
 MANAGED = "valkey.enabled=false,redis.url=rediss://:secret@redis.example:6380/0"
 CASES = {
     "default": "",
     "managed": MANAGED,
     "secret": "valkey.enabled=false,redis.existingSecret=given,redis.existingSecretKey=k",
-    "sentinel": r"valkey.enabled=false,redis.url=redis+sentinel://a:26379\,b:26379/0/main",
+    "sentinel": r"valkey.enabled=false,redis.url=redis+sentinel://a:26379\,b:26379/0/main,redis.waitReplicas=2",
     "nginx": "host=chat.example,ingress.enabled=true,service.type=ClusterIP",
     "gke": "host=chat.example,ingress.enabled=true,ingress.controller=gke,"
     "ingress.gke.managedCertificate=true,ingress.gke.redirectToHttps=true",
@@ -128,7 +129,7 @@ def test_pods_are_restricted(values: str) -> None:
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES)
 def test_the_server_accepts_its_settings_and_has_time_to_drain(values: str) -> None:
     data = only(values, "ConfigMap")["data"]
-    assert data.keys() | OWN == {one.name for one in DESCRIPTIONS}
+    assert data.keys() | OWN | RARE == {one.name for one in DESCRIPTIONS}
     pod = only(values, "Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     url = {one["name"]: one for one in container["env"]}["REDIS_URL"].get("value")
@@ -136,6 +137,8 @@ def test_the_server_accepts_its_settings_and_has_time_to_drain(values: str) -> N
         secrets = [m for m in rendered(values) if m["kind"] == "Secret"]
         url = secrets[0]["stringData"]["url"] if secrets else "redis://given"
     settings = load({**data, "REDIS_URL": url.replace("$(VALKEY_PASSWORD)", "x")}, {})
+    assert settings.redis_wait_replicas == (2 if "redis.waitReplicas=2" in values else 0)
+    assert ("REDIS_WAIT_REPLICAS" in data) == (settings.redis_wait_replicas > 0)
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod["terminationGracePeriodSeconds"] > pause + settings.drain_seconds + 6
 
@@ -240,6 +243,7 @@ def test_the_same_values_render_the_same() -> None:
         "replicas=3", "settings.historyLimits=5", "settings.historyLimit=0", "settings.historyLimit=many",
         "settings.logLevel=loud", "settings.sendBufferBytes=65536,settings.maxMessageBytes=65537",
         "image.tag=latest", "valkey.enabled=false", "redis.url=redis://a", "valkey.auth.password=a@b",
+        "redis.waitReplicas=1", f"{MANAGED},redis.waitReplicas=11", f"{MANAGED},redis.waitReplicas=-1",
         "service.type=Loadbalancer", "autoscaling.enabled=true,autoscaling.maxReplicas=1",
     ],
 )  # fmt: skip

@@ -56,9 +56,14 @@ class Log:
 
 
 class StartLog(Protocol):
-    """`await start_log()`: an instance's side of the log on `any_redis_server`; it runs, open or not yet."""
+    """`await start_log()`: an instance's side of the log on `any_redis_server`; it runs, open or not yet.
 
-    async def __call__(self, *, history_limit: int = 1000) -> Log: ...
+    `url` is another way to that server.
+    """
+
+    async def __call__(
+        self, *, history_limit: int = 1000, wait_replicas: int = 0, url: str | None = None
+    ) -> Log: ...
 
 
 @pytest.fixture(params=["valkey", "redis-server"])
@@ -79,13 +84,14 @@ async def start_log(any_redis_server: RedisServer) -> AsyncIterator[StartLog]:
     started: list[Log] = []
     tasks: list[asyncio.Task[None]] = []
 
-    async def start(*, history_limit: int = 1000) -> Log:
-        connections = connect(any_redis_server.url)
+    async def start(*, history_limit: int = 1000, wait_replicas: int = 0, url: str | None = None) -> Log:
+        connections = connect(url or any_redis_server.url)
         metrics, timeline, listener = Metrics(), Timeline(history_limit), Listener()
         follower = Follower(connections, timeline, listener, listener.foreign.append, metrics)
         appender = Appender(
-            connections, follower, metrics, history_limit=history_limit, max_message_bytes=LIMIT
-        )
+            connections, follower, metrics,
+            history_limit=history_limit, max_message_bytes=LIMIT, wait_replicas=wait_replicas,
+        )  # fmt: skip
         tasks.extend((asyncio.create_task(follower.run()), asyncio.create_task(appender.run())))
         redis = any_redis_server.client(decode=False)
         log = Log(connections, timeline, listener, follower, appender, redis, metrics)

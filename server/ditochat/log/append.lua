@@ -50,7 +50,12 @@ end
 -- A batch whose answer was lost is sent again: its nonce holds the id that it began with.
 local first = tonumber(redis.call('GET', batch_key))
 local next_id = first or last + 1
-if not first then redis.call('SET', batch_key, string.format('%d', next_id), 'PX', batch_ms) end
+if first then
+  -- WAIT looks at its own connection's last write, and a retry may come over a new one: it has to write, too.
+  redis.call('PEXPIRE', batch_key, batch_ms)
+else
+  redis.call('SET', batch_key, string.format('%d', next_id), 'PX', batch_ms)
+end
 
 local reply, texts = {'OK', epoch}, {}
 local arg, key = 10, 5

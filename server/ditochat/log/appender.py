@@ -1,8 +1,9 @@
 """Appending to the log: messages that arrive while one call is under way share the next (group commit).
 
-What is promised to who publishes: an answer within 2 s; ``stored`` means that Redis has it and every
-follower will deliver it once; a failure means that it was *probably* not stored, and sending it again with
-the same nonce is safe.
+What is promised to who publishes: an answer within 2 s; ``stored`` means that Redis has it, with as
+many replicas as were asked for, and every follower will deliver it once; a failure means that it was
+*probably* not stored (where only replicas are missing, that it was), and sending it again with the same nonce
+is safe.
 """
 
 import asyncio
@@ -109,12 +110,14 @@ class Appender:
         *,
         history_limit: int,
         max_message_bytes: int,
+        wait_replicas: int,
     ) -> None:
         self._redis = connections.appends
         self._follower = follower
         self._metrics = metrics
         self._history_limit = history_limit
         self._max_message_bytes = max_message_bytes
+        self._wait_replicas = wait_replicas
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._patience: dict[float, _Patience] = {}
@@ -124,7 +127,7 @@ class Appender:
 
         Raises:
             TooLarge: as stored it would exceed the limit.
-            Unavailable: Redis did not answer in time.
+            Unavailable: Redis did not answer in time, or too few replicas did.
         """
         return await self.submit(draft)
 
@@ -182,7 +185,11 @@ class Appender:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _try(self, batch: Sequence[_Waiting], batch_nonce: str) -> bool:
-        """Run the script once; ``False`` where the log had to be opened first."""
+        """Run the script once; ``False`` where the log had to be opened first.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is out of reach or refused, or too few replicas have the batch.
+        """
         timeline = self._follower.timeline
         keys = [*LOG_KEYS, nonce_key(batch_nonce)]
         arguments: list[str | bytes | int] = [
@@ -201,11 +208,19 @@ class Appender:
             arguments += (draft.body, int(draft.dated), int(draft.nonce is not None))
             if draft.nonce is not None:
                 keys.append(nonce_key(draft.nonce))
-        status, *reply = await APPEND.run(self._redis, keys, arguments)
+        replicas = 0
+        if self._wait_replicas:
+            (status, *reply), replicas = await APPEND.run_and_wait(
+                self._redis, keys, arguments, self._wait_replicas
+            )
+        else:
+            status, *reply = await APPEND.run(self._redis, keys, arguments)
         if status != b"OK":
             # The log is not open, or went back: the follower starts a new epoch.
             await self._follower.synchronize()
             return False
+        if replicas < self._wait_replicas:
+            raise RedisError(f"{replicas} of {self._wait_replicas} replicas have the batch")
         _, *rows = reply
         for index, waiting in enumerate(batch):
             if not waiting.answer.done():

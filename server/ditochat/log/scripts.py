@@ -11,6 +11,10 @@ from redis.exceptions import NoScriptError
 __all__ = ["APPEND", "OPEN", "READ", "Script"]
 
 
+# Less than a command may take, and a few times in what a publish may.
+WAIT_MILLISECONDS: Final = 500
+
+
 class Script:
     """A Lua script, sent by its hash; in full only where Redis does not know it (yet, or any more)."""
 
@@ -28,6 +32,31 @@ class Script:
             return await client.execute_command("EVALSHA", self.sha1, len(keys), *keys, *arguments)
         except NoScriptError:
             return await client.execute_command("EVAL", self.source, len(keys), *keys, *arguments)
+
+    async def run_and_wait(
+        self, client: Redis, keys: Sequence[str], arguments: Sequence[str | bytes | int], replicas: int
+    ) -> tuple[Any, int]:
+        """Run it; return its answer, and how many replicas have what it wrote and all that was written before.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is out of reach or refused.
+        """
+        try:
+            return await _and_wait(client, replicas, "EVALSHA", self.sha1, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await _and_wait(client, replicas, "EVAL", self.source, len(keys), *keys, *arguments)
+
+
+async def _and_wait(client: Redis, replicas: int, *command: str | bytes | int) -> tuple[Any, int]:
+    # WAIT looks at the last write of its own connection: over another one of the pool it says nothing.
+    async with client.pipeline(transaction=False) as pipeline:
+        pipeline.execute_command(*command)
+        pipeline.execute_command("WAIT", replicas, WAIT_MILLISECONDS)
+        answer, reached = await pipeline.execute(raise_on_error=False)
+    for each in (answer, reached):
+        if isinstance(each, Exception):
+            raise each
+    return answer, reached
 
 
 APPEND: Final = Script("append.lua")
