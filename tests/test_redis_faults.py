@@ -579,10 +579,11 @@ async def replica(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Re
 
 @pytest.fixture
 async def sentinel(
-    tmp_path: Path, redis_server: RedisServer, replica: RedisServer
+    request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer, replica: RedisServer
 ) -> AsyncIterator[Sentinel]:
+    """One that fails over by itself after a second, or after the milliseconds that a test parametrizes."""
     await eventually(lambda: in_sync(replica), otherwise=lambda: replica.explain("is not in sync"))
-    server = Sentinel(tmp_path / "sentinel", redis_server)
+    server = Sentinel(tmp_path / "sentinel", redis_server, down_after=getattr(request, "param", 1000))
     try:
         await server.start()
         await eventually(server.knows_a_replica, otherwise=lambda: server.explain("knows no replica"))
@@ -714,3 +715,69 @@ async def test_what_only_clients_of_a_killed_instance_have_is_lost_without_a_wor
 
 async def has_id(redis: Redis, newest: str) -> bool:
     return bool(await redis.get(ID_KEY) == newest)
+
+
+@pytest.mark.parametrize("sentinel", [60_000], indirect=True)  # it fails over when told to
+async def test_a_failover_to_a_replica_that_lagged_loses_nothing_that_waited_for_it(
+    instances: StartInstances,
+    js_clients: JsClients,
+    redis_server: RedisServer,
+    sentinel: Sentinel,
+    replica: RedisServer,
+) -> None:
+    two = await instances(2, REDIS_URL=sentinel.url, REDIS_WAIT_REPLICAS=1, HISTORY_LIMIT=20_000)
+    publishers = [await js_clients.connect(instance.base_url) for instance in two for _ in range(2)]
+    acknowledged: list[dict[str, int]] = [{} for _ in publishers]
+    answers = [0] * len(publishers)
+    stopping = False
+
+    async def publish(index: int) -> None:
+        for number in itertools.count():
+            text = f"p{index}-{number}"
+            while text not in acknowledged[index]:
+                if stopping:
+                    return
+                answer = await publishers[index].emit("message", {"text": text, "nonce": text})
+                answers[index] += 1
+                if answer["ok"]:
+                    acknowledged[index][text] = answer["id"]
+                else:
+                    assert answer["error"]["code"] == "unavailable", answer
+            await asyncio.sleep(0.005)
+
+    async def acknowledges(more: int) -> None:
+        enough = [len(each) + more for each in acknowledged]
+
+        async def flows() -> bool:
+            return all(len(each) >= least for each, least in zip(acknowledged, enough, strict=True))
+
+        await eventually(flows, otherwise=lambda: f"only {[len(each) for each in acknowledged]} of {enough}")
+
+    async with asyncio.TaskGroup() as tasks:
+        for index in range(len(publishers)):
+            tasks.create_task(publish(index))
+        await acknowledges(20)
+        replica.pause()
+        async with redis_server.client() as redis:
+            newest, before = int(await redis.get(ID_KEY) or 0), [*answers]
+
+            async def stores_more_and_answers() -> bool:
+                answered = all(now > then + 1 for now, then in zip(answers, before, strict=True))
+                return answered and int(await redis.get(ID_KEY) or 0) > newest
+
+            await eventually(stores_more_and_answers, otherwise=lambda: "the master stores nothing")
+        await redis_server.kill()
+        # Killed as well: it would read on what waits in the kernel's buffers.
+        await replica.kill()
+        await replica.start()
+        await sentinel.fail_over(replica)
+        redis_server.options["replicaof"] = f"{HOST} {replica.port}"
+        await redis_server.start()
+        await acknowledges(20)
+        stopping = True
+    everything = {text: id_ for each in acknowledged for text, id_ in each.items()}
+    for instance in two:
+        history = await instance.messages(at_least=max(everything.values()))
+        ids = {message["text"]: message["id"] for message in history}
+        assert len(ids) == len(history)
+        assert {text: ids.get(text) for text in everything} == everything
