@@ -57,10 +57,10 @@ async def test_a_port_in_use_is_one_clear_line(instances: StartInstances, redis_
 
 
 class FewFiles(Instance):
-    """An instance that may have 80 files open."""
+    """An instance that may have 128 files open."""
 
     def _command(self) -> list[str]:
-        return ["sh", "-c", f"ulimit -n 80; exec {shlex.join(super()._command())}"]
+        return ["sh", "-c", f"ulimit -n 128; exec {shlex.join(super()._command())}"]
 
 
 def warnings(instance: Instance, text: str) -> list[str]:
@@ -79,7 +79,7 @@ async def test_clients_leave_files_for_redis_and_those_for_whom_there_are_none_a
             refused = [asyncio.create_task(stream.read()) for stream, _ in crowd]
             # Some are let in: they are not told anything before they say what they want.
             done, _ = await asyncio.wait(refused, timeout=1)
-            assert 50 < len(done) < 90
+            assert 30 < len(done) < 90
             assert len(warnings(instance, "no file is left for new clients")) == 1
             await redis_server.kill()
             await redis_server.start()

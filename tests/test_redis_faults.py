@@ -20,7 +20,7 @@ from tests.conftest import StartInstances
 from tests.harness.go_frontend import GoFrontend
 from tests.harness.instance import Instance
 from tests.harness.js_clients import JsClient, JsClients, JsState
-from tests.harness.ports import HOST
+from tests.harness.ports import HOST, free_port
 from tests.harness.redis_server import RedisServer
 from tests.harness.sentinel import Sentinel, in_sync
 from tests.harness.tcp_proxy import TcpProxy
@@ -781,3 +781,35 @@ async def test_a_failover_to_a_replica_that_lagged_loses_nothing_that_waited_for
         ids = {message["text"]: message["id"] for message in history}
         assert len(ids) == len(history)
         assert {text: ids.get(text) for text in everything} == everything
+
+
+@pytest.mark.parametrize("publishes_itself", [False, True])
+async def test_an_instance_leaves_a_master_that_was_made_a_replica_though_its_connections_live_on(
+    instances: StartInstances,
+    js_clients: JsClients,
+    redis_server: RedisServer,
+    replica: RedisServer,
+    publishes_itself: bool,
+) -> None:
+    """As behind an address that moves, and leaves old connections where they are: a replica answers readers."""
+    await eventually(lambda: in_sync(replica), otherwise=lambda: replica.explain("is not in sync"))
+    async with (
+        TcpProxy(redis_server.port) as proxy,
+        redis_server.client() as old,
+        replica.client() as new,
+    ):
+        (staying,) = await instances(1, REDIS_URL=proxy.redis_url)
+        reader = await js_clients.connect(staying.base_url, track=False)
+        await staying.publish("before")
+        assert await reader.wait_for_ids(1) == [1]
+        await eventually(lambda: has_id(new, "1"), otherwise=lambda: "the replica does not get it")
+        await new.replicaof("NO", "ONE")
+        await old.replicaof(HOST, free_port())  # nobody is there: it hears nothing any more
+        proxy.retarget(replica.port)
+        if publishes_itself:
+            assert (await staying.publish("after"))["id"] == 2
+        else:
+            (other,) = await instances(1, REDIS_URL=replica.url)
+            assert (await other.publish("after"))["id"] == 2
+        assert await reader.wait_for_ids(2, within=LIVE_WITHIN) == [1, 2]
+        assert (await reader.state()).resets == []

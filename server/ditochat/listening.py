@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["FileLimit", "listen"]
+__all__ = ["SPARE_FILES", "FileLimit", "listen"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +18,11 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 4096
 # asyncio accepts up to its own backlog in one turn of the loop, during which all others wait. And where there is
 # no file for a connection, it logs, and sets a timer, as often: 4096 times a second.
-ACCEPTS_AT_ONCE: Final = 128
+ACCEPTS_AT_ONCE: Final = 16
 # Of the files that this process may have open, those that no client gets: connections to Redis have to be opened
-# again after a failure, and pages are served from files.
-SPARE_FILES: Final = 32
+# again after a failure, and pages are served from files. A client is sent away in the third turn of the loop after
+# it was accepted; so many may be accepted until then.
+SPARE_FILES: Final = 16 + 3 * ACCEPTS_AT_ONCE
 REPORT_SECONDS: Final = 10.0
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

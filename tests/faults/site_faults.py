@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Final, Generic, TypeVar
 
+from ditochat.listening import SPARE_FILES
 from tests.faults.malformed import malformed
 from tests.faults.plan import Kind, Planned
 from tests.faults.record import Ended, Fault, Lost, Over
@@ -111,13 +112,15 @@ class SiteFaults(Generic[S]):
             self.site.instances[name].resume()
 
     async def _instance_out_of_files(self, planned: Planned, chance: random.Random) -> None:
-        """New clients are sent away; who is there is served as before."""
+        """New clients are sent away, or cannot even be accepted; who is there is served as before."""
         name = self._some_instance(chance)
         pid = self.site.instances[name].pid
-        async with self.taking(f"instance {name}"), self.broken(planned):
+        more = chance.choice((2, SPARE_FILES))
+        halted = [name] if more < SPARE_FILES else []
+        async with self.taking(f"instance {name}"), self.broken(planned, halted=halted):
             soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             used = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - a count of names
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 2, hard))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + more, hard))
             try:
                 await asyncio.sleep(planned.seconds)
             finally:

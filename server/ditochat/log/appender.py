@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from ditochat.errors import TooLarge, Unavailable
 from ditochat.log import envelope
@@ -180,6 +180,10 @@ class Appender:
                 if await self._try(batch, batch_nonce):
                     return
             except (RedisError, OSError) as error:
+                if isinstance(
+                    error, ReadOnlyError
+                ):  # a replica now: the next connection may lead to the master
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
                 self._metrics.append_failures.inc()
                 logger.debug("append failed, trying again: %r", error)
                 await asyncio.sleep(RETRY_SECONDS)

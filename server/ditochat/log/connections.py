@@ -12,12 +12,14 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
-__all__ = ["Connections", "connect", "raise_if_cancelled"]
+__all__ = ["Connections", "Master", "NotMaster", "connect", "raise_if_cancelled", "says_replica"]
 
 # A publish has 2 s (SPEC, G6): one answer that never comes must leave time for another try.
 COMMAND_TIMEOUT_SECONDS: Final = 0.8
 CONNECT_TIMEOUT_SECONDS: Final = 0.8
+_REPLICA: Final = b"replica"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,49 @@ class Connections:
         """Close all; nothing may be under way on them."""
         for client in (self.appends, self.reads, self.subscription):
             await client.aclose()
+
+
+class NotMaster(RedisError):
+    """What we are connected to is a replica: it may lag, or hear nothing any more, and would not say so."""
+
+
+class Master:
+    """Asks Redis, and believes the answer only of a master.
+
+    A master that was made a replica keeps its connections, and goes on answering whoever only reads.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self.demotions = 0
+        """How often it turned out to be a replica; other connections may lead to the same."""
+
+    async def execute_command(self, *command: str | bytes | int) -> Any:
+        """Return the answer.
+
+        Raises:
+            NotMaster: the connections are closed; the next ones may lead to the master.
+            redis.exceptions.RedisError, OSError: Redis is out of reach or refused.
+        """
+        async with self._client.pipeline(transaction=False) as commands:
+            commands.execute_command(*command)
+            # Behind the command: who is a master then, was one when it answered.
+            commands.execute_command("HELLO")
+            answer, hello = await commands.execute(raise_on_error=False)
+        if isinstance(answer, Exception):
+            raise answer
+        if says_replica(hello):
+            self.demotions += 1
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+            raise NotMaster("this Redis is a replica now")
+        return answer
+
+
+def says_replica(hello: object) -> bool:
+    """Read the answer to HELLO (its words in turn with their values); who may not ask believes in a master."""
+    if isinstance(hello, dict):
+        return hello.get(b"role") == _REPLICA
+    return isinstance(hello, list) and (b"role", _REPLICA) in zip(hello[::2], hello[1::2], strict=False)
 
 
 def connect(url: str) -> Connections:

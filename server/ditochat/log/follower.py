@@ -14,10 +14,10 @@ from hashlib import sha1
 from typing import Any, Final, Protocol
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ditochat.log.adoption import adopt
-from ditochat.log.connections import Connections, raise_if_cancelled
+from ditochat.log.connections import Connections, Master, NotMaster, raise_if_cancelled, says_replica
 from ditochat.log.envelope import open_envelope
 from ditochat.log.keys import CHANNEL, EPOCH_KEY, ID_KEY, LIST_KEY, LOG_KEYS
 from ditochat.log.scripts import OPEN, READ
@@ -66,7 +66,7 @@ class Follower:
         metrics: Metrics,
     ) -> None:
         self.timeline = timeline
-        self._reads = connections.reads
+        self._reads = Master(connections.reads)
         self._subscriptions = connections.subscription
         self._listener = listener
         self._foreign = foreign
@@ -241,7 +241,7 @@ class Follower:
         arguments: list[str | bytes | int] = [secrets.token_hex(8), lost_epoch or "", "", 0]
         while await OPEN.run(self._reads, LOG_KEYS, arguments) != b"OPEN":
             texts: list[bytes] = await self._reads.execute_command("LRANGE", LIST_KEY, 0, -1)
-            seconds, _ = await self._reads.time()
+            seconds, _ = await self._reads.execute_command("TIME")
             newest, adopted = adopt(texts, now=int(seconds) * 1000)
             logger.info("giving ids to %d messages that have none", len(texts))
             digest = sha1(b"\n".join(texts), usedforsecurity=False).hexdigest()
@@ -267,6 +267,7 @@ class Follower:
         pool = self._subscriptions.connection_pool
         connection = await pool.get_connection()
         try:
+            await self._raise_if_replica(connection)
             await connection.send_command("SUBSCRIBE", CHANNEL, check_health=False)
             await connection.read_response(timeout=SUBSCRIBE_TIMEOUT_SECONDS)
             # Subscribed first, read then: nothing can fall between the two.
@@ -280,13 +281,24 @@ class Follower:
             await connection.disconnect(nowait=True)
             await pool.release(connection)
 
-    async def _listen(self, connection: AbstractConnection) -> None:
-        """Take what comes until nothing does; nobody else may use the connection, not even to send a PING.
+    async def _raise_if_replica(self, connection: AbstractConnection) -> None:
+        await connection.send_command("HELLO", check_health=False)
+        try:
+            hello = await connection.read_response(timeout=SUBSCRIBE_TIMEOUT_SECONDS)
+        except ResponseError:  # we may not ask
+            return
+        if says_replica(hello):
+            raise NotMaster("this Redis is a replica")
 
-        (redis-py closes it under whoever is just sending: an AttributeError, on Python 3.11.)
+    async def _listen(self, connection: AbstractConnection) -> None:
+        """Take what comes until nothing does, or until Redis is a replica, which may hear nothing any more.
+
+        Nobody else may use the connection, not even to send a PING: redis-py closes it under whoever is just
+        sending (an AttributeError, on Python 3.11).
         """
         unanswered = 0
-        while unanswered <= MAX_UNANSWERED_PINGS:
+        demotions = self._reads.demotions
+        while unanswered <= MAX_UNANSWERED_PINGS and demotions == self._reads.demotions:
             response = await connection.read_response(timeout=SILENCE_SECONDS)
             if response is None:
                 await connection.send_command("PING", check_health=False)

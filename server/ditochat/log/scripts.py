@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
@@ -15,6 +15,13 @@ __all__ = ["APPEND", "OPEN", "READ", "Script"]
 WAIT_MILLISECONDS: Final = 500
 
 
+class Executor(Protocol):
+    """What a script is sent to: a client, say."""
+
+    async def execute_command(self, *args: str | bytes | int) -> Any:
+        """Send one command; return its answer."""
+
+
 class Script:
     """A Lua script, sent by its hash; in full only where Redis does not know it (yet, or any more)."""
 
@@ -22,7 +29,7 @@ class Script:
         self.source = Path(__file__).with_name(name).read_bytes()
         self.sha1 = sha1(self.source, usedforsecurity=False).hexdigest()
 
-    async def run(self, client: Redis, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
+    async def run(self, client: Executor, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
         """Run it and return its answer.
 
         Raises:
