@@ -164,6 +164,21 @@ class _Checker:
             for loss in self.losses
         )
 
+    def _near_loss_for(self, instance: str, at: float) -> bool:
+        """Do the same for what an instance says: while it could not hear of a loss, it does not know of it."""
+        return self._near_loss(at) or any(
+            loss.since <= at <= self._excused(instance, loss.at) + AFTER_LOSS_SECONDS for loss in self.losses
+        )
+
+    def _excused(self, instance: str, due: float) -> float:
+        """Put off what an instance is to do by the troubles that it has, one after the other."""
+        before = -math.inf
+        while due != before:
+            before = due
+            due = self.halted.excuse(instance, due, self.live_seconds)
+            due = self.away.excuse(instance, due, self.live_seconds)
+        return due
+
     def _enter(self, at: float, who: str, epoch: str) -> None:
         """An epoch is seen, perhaps for the first time: then something must have been lost."""
         if epoch in self.epochs:
@@ -258,22 +273,22 @@ class _Checker:
         if event.recovered is None and known:
             self._violated("G3", event.at, event.reader, "was greeted as new, though it said where it stands")
         if event.recovered is False:
-            self._may_start_over(event.at, event.reader, event.epoch, event.last_id)
+            self._may_start_over(event.at, event.reader, event.instance, event.epoch, event.last_id)
         reader.epoch, reader.newest = event.epoch, event.last_id
 
     def _was_reset(self, event: Reset) -> None:
         self._enter(event.at, event.reader, event.epoch)
-        self._may_start_over(event.at, event.reader, event.epoch, event.last_id)
         reader = self._reader(event.reader)
+        self._may_start_over(event.at, event.reader, reader.instance, event.epoch, event.last_id)
         reader.epoch, reader.newest, reader.since = event.epoch, event.last_id, event.at
 
-    def _may_start_over(self, at: float, name: str, epoch: str, last_id: int) -> None:
+    def _may_start_over(self, at: float, name: str, instance: str, epoch: str, last_id: int) -> None:
         """Continuity is given up only where it was lost, and once for each loss."""
         reader = self._reader(name)
         names = list(self.epochs)
         onward = reader.epoch in names and names.index(epoch) > names.index(reader.epoch)
         too_old = epoch == reader.epoch and last_id - reader.newest > self.history_limit
-        if not onward and not too_old and not self._near_loss(at):
+        if not onward and not too_old and not self._near_loss_for(instance, at):
             lost = f"at {reader.newest} of {reader.epoch} was to start over at {last_id} of {epoch}"
             self._violated("G3", at, name, lost)
 
@@ -306,10 +321,7 @@ class _Checker:
         since = max(known, reader.since)
         if reader.slow or at - since <= self.live_seconds:
             return
-        due = self.halted.excuse(reader.instance, since, self.live_seconds)
-        due = self.away.excuse(reader.instance, due, self.live_seconds)
-        due = self.halted.excuse(reader.instance, due, self.live_seconds)
-        if at - due > self.live_seconds:
+        if at - self._excused(reader.instance, since) > self.live_seconds:
             late = f"stood at {reader.newest} on {reader.instance} {at - since:.1f} s after the next one was there"
             self._violated("G2", at, name, late)
 

@@ -24,7 +24,7 @@ from tests.harness.waiting import eventually
 
 __all__ = ["Cluster"]
 
-DISK_MEGABYTES: Final = 512
+DISK_MEGABYTES: Final = 128
 # Longer than any pause: Sentinel fails over when told to, and not because a Valkey stands still.
 SENTINEL_PATIENCE: Final = 60_000
 

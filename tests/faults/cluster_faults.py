@@ -112,8 +112,8 @@ class ClusterFaults(SiteFaults[Cluster]):
         if not disk.available:
             raise Busy
         async with self.taking("valkey"), self.broken(planned, away=self.everybody):
-            disk.fill()
             try:
+                await disk.fill()
                 await asyncio.sleep(planned.seconds)
             finally:
                 disk.free()

@@ -18,7 +18,7 @@ from tests.faults.small_disk import SmallDisk
 __all__ = ["Embedded"]
 
 NAME: Final = "alone"
-DISK_MEGABYTES: Final = 256
+DISK_MEGABYTES: Final = 96
 
 
 class Embedded(Site):

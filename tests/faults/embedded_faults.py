@@ -63,8 +63,8 @@ class EmbeddedFaults(SiteFaults[Embedded]):
         if not self.site.disk.available:
             raise Busy
         async with self._undisturbed(), self.broken(planned, away=self.everybody):
-            self.site.disk.fill()
             try:
+                await self.site.disk.fill()
                 await asyncio.sleep(planned.seconds)
             finally:
                 self.site.disk.free()

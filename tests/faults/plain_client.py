@@ -59,6 +59,8 @@ class PlainClient:
         self._newest = 0
         self._begun = False
         self._awaited: dict[str, asyncio.Future[int]] = {}
+        self._own: set[str] = set()
+        """Nonces of its own that have come back."""
 
     async def run(self) -> None:
         """Read, and publish, until cancelled."""
@@ -151,6 +153,8 @@ class PlainClient:
         self._recorder.add(
             Received(at=self._now(), reader=self.name, id=self._newest, nonce=nonce, ts=message["ts"])
         )
+        if nonce.startswith(f"{self.name}-"):
+            self._own.add(nonce)
         waiting = self._awaited.get(nonce)
         if waiting is not None and not waiting.done():
             waiting.set_result(self._newest)
@@ -183,6 +187,8 @@ class PlainClient:
     async def _send(self, nonce: str) -> bool:
         while self.quiet or self._socket is None or self._epoch is None:  # noqa: ASYNC110 - no event for it
             await asyncio.sleep(_LOOK_SECONDS)
+        if nonce in self._own:  # it came with what was missed while the client was away
+            return True
         self._awaited[nonce] = waiting = asyncio.get_running_loop().create_future()
         sent = Sent(
             at=self._now(), publisher=self.name, nonce=nonce, instance=self._instance, acknowledged=False

@@ -4,9 +4,11 @@ Two sites are broken at the same time: a cluster of three instances, and one ins
 """
 
 import asyncio
+import itertools
 import resource
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +20,7 @@ from tests.faults.embedded import Embedded
 from tests.faults.embedded_faults import EMBEDDED_KINDS, EmbeddedFaults
 from tests.faults.http_client import epoch_of
 from tests.faults.plan import Kind, Phase, Planned, plan
-from tests.faults.record import Event, History, Message, Odd, Recorder, write
+from tests.faults.record import Event, Fault, History, Message, Odd, Over, Recorder, write
 from tests.faults.site import HISTORY_LIMIT, LAUNCHER, Site, now
 from tests.faults.site_faults import SiteFaults
 from tests.faults.workload import Crowd, Workload
@@ -34,6 +36,8 @@ LAST_ANSWERS_SECONDS: Final = 2.5
 # The SPEC says 2 s; the rest is for a machine that runs clients, instances and faults on the same two cores.
 ANSWER_SECONDS: Final = 3.4
 LIVE_SECONDS: Final = 3.5
+LOOK_SECONDS: Final = 0.1
+STALL_SECONDS: Final = 0.4
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ async def _run_site(name: str, setup: _Setup, directory: Path, options: Options)
                 await _everybody_is_there(recorder, setup.crowd)
                 faults = setup.faults(site, workload)
                 outcome.faults, outcome.skipped = faults.counts, faults.skipped
-                await _break(setup, faults, workload, options)
-                await _settle(site, workload)
+                async with _stalls_recorded(site):
+                    await _break(setup, faults, workload, options)
+                    await _settle(site, workload)
                 for error in workload.failed():
                     raise error
                 await workload.leave()
@@ -132,6 +137,27 @@ async def _run_site(name: str, setup: _Setup, directory: Path, options: Options)
         write(directory / "record.jsonl", outcome.events)
     outcome.violations = judge(outcome.events)
     return outcome
+
+
+@asynccontextmanager
+async def _stalls_recorded(site: Site) -> AsyncIterator[None]:
+    """Where the harness itself stands still, what its clients see is late through no fault of an instance's."""
+
+    async def watch() -> None:
+        for number in itertools.count(1):
+            begun = now()
+            await asyncio.sleep(LOOK_SECONDS)
+            if now() - begun > LOOK_SECONDS + STALL_SECONDS:
+                everybody = list(site.instances)
+                fault = Fault(at=begun, number=-number, kind="the harness stood still", halted=everybody)
+                site.recorder.add(fault)
+                site.recorder.add(Over(at=now(), number=-number))
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 async def _break(setup: _Setup, faults: SiteFaults[Any], workload: Workload, options: Options) -> None:

@@ -30,8 +30,11 @@ class SmallDisk:
             options = f"size={self._megabytes}m,mode=700"
             self.available = await _run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.directory))
 
-    def fill(self) -> None:
-        """Take all that is free, to the last byte."""
+    async def fill(self) -> None:
+        """Take all that is free, to the last byte; that may take a while."""
+        await asyncio.to_thread(self._fill)
+
+    def _fill(self) -> None:
         with suppress(OSError), (self.directory / _BALLAST).open("ab", buffering=0) as ballast:
             for size in (_BLOCK, 1):
                 with suppress(OSError):

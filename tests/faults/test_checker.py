@@ -406,6 +406,26 @@ def test_an_epoch_after_a_failover_that_lost_nothing_is_found() -> None:
     assert planted(fail_over) == [("G3", "failover")]
 
 
+@pytest.mark.parametrize(("seconds", "found"), [(2, []), (9, [("G3", "c")])])
+def test_an_instance_that_stood_still_may_know_of_a_loss_later(
+    seconds: float, found: list[tuple[str, str]]
+) -> None:
+    def stop(story: Story) -> None:
+        stopped = story.break_(halted=("one",))
+        story.lose("FLUSHALL")
+        old = story.kept
+        start_over(story, "e2", 0, ("a", "b"))
+        story.wait(20)
+        story.mend(stopped)
+        story.wait(seconds)
+        story.events.append(Left(at=story.now, reader="c"))
+        story.epoch, story.kept = "e1", old  # what the instance still serves
+        story.greet("c", recovered=False)
+        start_over(story, "e2", 0, ("c",))
+
+    assert planted(stop) == found
+
+
 def test_a_second_epoch_after_one_loss_is_found() -> None:
     def lose(story: Story) -> None:
         story.lose("FLUSHALL")

@@ -33,6 +33,8 @@ async def serve_websocket(
     try:
         await response.prepare(request)
         transport = request.transport
+    except ConnectionError:
+        pass  # it went while we were about to answer
     finally:
         if transport is None:  # the client has gone
             protocol.connection_lost(None)
