@@ -23,7 +23,7 @@ from tests.harness.waiting import until
 
 POLLING = "/?EIO=4&transport=polling"
 WEBSOCKET = "/?EIO=4&transport=websocket"
-CLOSE = 8
+CLOSE, PING, PONG = 8, 9, 10
 
 
 class Server:
@@ -134,6 +134,18 @@ async def websocket(at: Server, sid: str | None = None) -> AsyncIterator[tuple[R
 async def probed(socket: RawWebSocket) -> None:
     socket.say("2probe")
     assert await socket.packet() == "3probe"
+
+
+async def test_a_session_that_ends_during_an_upgrade_says_so_once_the_client_has_moved() -> None:
+    """Before that engine.io-client has stopped polling, and overlooks the end of the WebSocket that it moves to."""
+    async with served() as at, polling(at) as client, websocket(at, client.sid) as (socket, _):
+        await probed(socket)
+        at.engine.close(client.sid, abort=True)
+        assert at.ended == {client.sid: "server disconnect"}
+        socket.send(PING, b"?")
+        assert await socket.frame() == (PONG, b"?")
+        socket.say("5")
+        assert await socket.close_code() == 1000
 
 
 # ---- nothing lost, nothing overtaken

@@ -101,12 +101,18 @@ class Connection(Session):
 
 
 class EngineSocket(WebSocketProtocol):
-    """A WebSocket that carries a session, or that one may move to."""
+    """A WebSocket that carries a session, or that one may move to.
 
-    __slots__ = ("connection", "engine")
+    ``probed`` from the answer to a probe on: the client then polls no more and waits for nothing but to move. Where
+    the session ends meanwhile, that is told when it has moved: engine.io-client would overlook the end of this
+    WebSocket, and then hear nothing until it misses a ping.
+    """
+
+    __slots__ = ("connection", "engine", "probed")
 
     def __init__(self, engine: "EngineServer", connection: Connection) -> None:
         super().__init__(engine.config.max_payload)
+        self.probed = False
         self.engine = engine
         self.connection = connection
 
@@ -369,7 +375,11 @@ class EngineServer:
     def _take_probe(self, connection: Connection, socket: EngineSocket, packet: Packet) -> None:
         if connection.candidate is not socket:
             raise BadPacket("the session has another WebSocket")
+        if connection.closed is not None:
+            socket.send_close()  # it has moved, and hears of the end
+            return
         if not connection.probe(packet):
+            socket.probed = True
             socket.write_now(_PROBED_FRAME)
             connection.answer_held(NOOP)
             return
@@ -428,9 +438,10 @@ class EngineServer:
         self._heartbeats.drop(connection)
         self._deadlines.drop(connection)
         self._leaving.pop(connection.sid, None)
-        for socket in (connection.socket, connection.candidate):
-            if socket is not None:
-                socket.send_close()
+        if connection.socket is not None:
+            connection.socket.send_close()
+        if connection.candidate is not None and not connection.candidate.probed:
+            connection.candidate.send_close()
         if self.connections.pop(connection.sid, None) is not None:
             self._handlers["disconnect"](connection.sid, reason.value)
 
