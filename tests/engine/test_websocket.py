@@ -1,10 +1,11 @@
 """The WebSocket protocol on a real socket: what goes out when, and in which order."""
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -12,6 +13,7 @@ from ditochat.engine.frames import Opcode, encode_close, encode_frame
 from ditochat.engine.websocket import WebSocketProtocol
 from tests.harness.ports import HOST
 from tests.harness.raw_client import client_frame
+from tests.harness.waiting import until
 
 # More than loopback's buffers hold for a peer that does not read.
 LARGE = 16 * 1024 * 1024
@@ -117,6 +119,39 @@ async def test_a_peer_that_pings_and_does_not_read_is_owed_the_newest_pong_only(
         end.write([text("after")])
         expected = text("x" * LARGE) + encode_frame(Opcode.PONG, b"999") + text("after")
         assert await reader.readexactly(len(expected)) == expected
+
+
+class Unlucky(Echoless):
+    """Its peer resets the connection just when it has read on."""
+
+    peer: socket.socket
+
+    def resume_writing(self) -> None:
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+        super().resume_writing()
+
+
+async def test_a_peer_that_resets_the_connection_when_it_has_read_on_ends_it_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    end, loop = Unlucky(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: end, HOST, 0)
+    end.peer = socket.socket()
+    end.peer.setblocking(False)
+    await loop.sock_connect(end.peer, server.sockets[0].getsockname())
+    await until(lambda: end.transport is not None)
+    end.write([text("x" * LARGE)])
+    end.write([text("kept back")])
+    while end.peer.fileno() >= 0:
+        with suppress(BlockingIOError):
+            end.peer.recv(LARGE)
+        await asyncio.sleep(0)
+    await until(lambda: end.ended > 0)
+    await asyncio.sleep(0)  # what else asyncio has to say comes in the next turn of the loop
+    server.close()
+    assert end.ended == 1
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.parametrize("soon", [False, True])

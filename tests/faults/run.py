@@ -194,6 +194,7 @@ async def _everybody_is_there(recorder: Recorder, crowd: Crowd) -> None:
 async def _settle(site: Site, workload: Workload) -> None:
     """Wait until nothing is under way, and take down what each instance has."""
     workload.set_quiet(quiet=True)
+    workload.end_drops()
     recorder = site.recorder
     first, *_ = site.instances.values()
 

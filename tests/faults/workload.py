@@ -71,6 +71,7 @@ class Workload:
             HttpReader(f"get-{number}", recorder, urls, seed=seed) for number in range(crowd.http_readers)
         ]
         self._bursts = itertools.count(1)
+        self._drops = False
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
 
@@ -99,7 +100,12 @@ class Workload:
 
     def begin_drops(self) -> None:
         """Have clients lose their network from now on, one now and one then."""
+        self._drops = True
         self._start(self._drop_now_and_then)
+
+    def end_drops(self) -> None:
+        """Have the network hold."""
+        self._drops = False
 
     def set_quiet(self, *, quiet: bool) -> None:
         """Have nobody publish anything new, or go on."""
@@ -147,6 +153,8 @@ class Workload:
     async def _drop_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(self._chance.expovariate(1 / DROPS_SECONDS))
+            if not self._drops:
+                return
             if self._chance.random() < self.crowd.socketio / self.crowd.readers:
                 name = self._chance.choice(self._socketio.names)
                 self._socketio.drop(name, reset=self._chance.random() < 0.5)

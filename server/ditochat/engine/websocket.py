@@ -191,7 +191,16 @@ class WebSocketProtocol(asyncio.Protocol):
         self._writable = _BY_TRANSPORT
 
     def resume_writing(self) -> None:
-        """The peer has read on."""
+        """The peer has read on; send what was kept back, in a turn of its own.
+
+        Written from within this call, it would meet an end of the connection that asyncio (3.11 to 3.13, in
+        ``_SelectorSocketTransport._write_ready``) then reports twice, the second time as an error.
+        """
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.transport is None or self.transport.get_write_buffer_size() > 0:
+            return  # what was written meanwhile filled it again: the transport will say so
         self.paused = False
         if self._pong is not None:
             pong, self._pong = self._pong, None
