@@ -3,7 +3,7 @@
 //   {"do": "open", "name", "transports", "recovery", "publishes": seconds between two messages or null}
 //   {"do": "drop", "name", "reset": bool}  the network goes; the client comes back on an instance of its choice
 //   {"do": "quiet", "quiet": bool}         nobody publishes (more)
-//   {"do": "close", "name"}                or, without a name, everybody; answered by {"closed": true}
+//   {"do": "close"}                        everybody disconnects; answered by {"closed": true}
 import readline from "node:readline";
 
 import { Manager } from "socket.io-client";
@@ -164,11 +164,10 @@ const ACTIONS = {
   quiet: (command) => {
     quiet = command.quiet;
   },
-  close: ({ name }) => {
-    if (name !== undefined) return clients.get(name).close();
+  close: () => {
     quiet = true;
     for (const client of clients.values()) client.close();
-    return setTimeout(() => process.stdout.write('{"closed":true}\n'), 500);
+    setTimeout(() => process.stdout.write('{"closed":true}\n'), 500);
   },
 };
 
